@@ -1,0 +1,79 @@
+"""Typed configuration: frozen pydantic models, read from YAML, changed by `a.b=c` overrides, digested."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unix.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration and summary: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of all fields, defaults included."""
+        return json_digest(self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read YAML at `path`, apply overrides such as `optimizer.learning_rate=1e-4`, validate.
+
+        Raises:
+            ConfigError: the file is missing or not a mapping, an override is malformed, or a value is refused;
+                the message names every offending field.
+        """
+        return cls.build(_read_yaml(Path(path)), overrides, origin=str(path))
+
+    @classmethod
+    def build(cls, values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "configuration") -> Self:
+        """Validate `values` with overrides applied; `origin` names them in errors."""
+        for override in overrides:
+            key, separator, text = override.partition("=")
+            if not separator or not key:
+                raise ConfigError(f"override {override!r} is not of the form a.b=value")
+            _assign(values, key.split("."), yaml.safe_load(text))
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """All faults of a validation error on one line: `field: message (value)`; values are shortened."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']} (got {fault['input']!r:.60})"
+        for fault in error.errors(include_url=False)
+    )
+
+
+def json_digest(value: object) -> str:
+    """SHA-256 (hex) of a JSON-able value, keys sorted, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping at its top level, not {type(values).__name__}")
+    return values
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {'.'.join(keys)}: {key} holds a value, not a group of settings")
+    values[keys[-1]] = value
