@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,12 +68,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping at its top level, not {type(values).__name__}")
-    return values
+    return {str(key): value for key, value in cast(dict[object, Any], values).items()}
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: object) -> None:
     for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+        group = values.setdefault(key, {})
+        if not isinstance(group, dict):
             raise ConfigError(f"override {'.'.join(keys)}: {key} holds a value, not a group of settings")
+        values = cast(dict[str, Any], group)
     values[keys[-1]] = value

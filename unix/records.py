@@ -144,7 +144,7 @@ def text_digest(text: str) -> str:
 
 def join_report(findings: str, impression: str) -> str:
     """The one string a model reads or writes for a report: `FINDINGS: ... IMPRESSION: ...`, absent parts left out."""
-    parts = []
+    parts: list[str] = []
     if findings:
         parts.append(f"FINDINGS: {findings}")
     if impression:
