@@ -1,0 +1,59 @@
+# One command per verb. Each sets up what it needs; PYTHON=... chooses the interpreter, VENV=... the environment.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SUITABLE := import sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
+
+# What the tests and the demo run with: nothing phones home, and two processes do not fight over two cores.
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+test test-slow golden: export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-slow check golden bench
+help:
+	@echo "make setup      install into $(VENV) at the versions of constraints.txt"
+	@echo "make demo       the whole chain on synthetic data, ends with an HTML report (DEMO='--work DIR --seed 1')"
+	@echo "make test       the fast tests (TESTS='tests/unix/data -k name' narrows them)"
+	@echo "make test-slow  real servers, whole demos"
+	@echo "make check      lint, format, types, import layers, text scan, smoke"
+	@echo "make golden     rewrite the golden files from the current code"
+	@echo "make bench      every script in benchmarks/"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with venv on PATH; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/unix demo $(DEMO)
+
+# Files stay whole on one worker, so that a module's fixtures are built once.
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# pytest exits 5 where it finds no test, which make reports as a failure too.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --durations 10 $(TESTS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+	git ls-files -z | xargs -0 $(BIN)/python .ci/scan_text.py
+	$(BIN)/unix --help > /dev/null
+
+golden: setup
+	$(BIN)/python -m pytest -m 'slow or not slow' -k golden --rewrite-golden
+	git --no-pager diff --stat -- tests/golden
+
+bench: setup
+	@mkdir -p build/bench
+	@set -e; for script in benchmarks/*.py; do \
+		echo "$$script"; $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json; done

@@ -1,0 +1,12 @@
+"""The command line `unix`: each command checks its options, runs one job, prints the job's summary.
+
+Jobs are imported when their command runs, so that `unix --help` stays quick.
+"""
+
+from unix.cli import curation
+from unix.cli.app import app, main, run
+
+for command in (curation.phantom, curation.ingest):
+    app.command()(command)
+
+__all__ = ["app", "main", "run"]
