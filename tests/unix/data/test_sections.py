@@ -1,0 +1,104 @@
+"""Section parsing: headers, their spellings, and what happens where the usual ones are missing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unix.data.sections import normalise_header, parse_sections, split_sections
+
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+ 
+ INDICATION:  Invented cough.
+ 
+ FINDINGS: 
+ 
+ The lungs are clear.
+ No effusion.
+ 
+ IMPRESSION:
+ 
+ Normal chest.
+"""
+
+
+def test_named_sections_are_found() -> None:
+    sections = parse_sections(REPORT)
+    assert list(sections.text) == ["preamble", "examination", "indication", "findings", "impression"]
+    assert sections.findings == "The lungs are clear.\n No effusion."
+    assert sections.impression == "Normal chest."
+    assert sections.text["preamble"] == "FINAL REPORT"
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("IMPRESSON", "impression"),
+        ("IMPRESSION", "impression"),
+        ("FINDINGS/IMPRESSION", "impression"),
+        ("FINDINGS AND IMPRESSION", "impression"),
+        ("CONCLUSION", "impression"),
+        ("FINIDNGS", "findings"),
+        ("CHEST, PA AND LATERAL", "findings"),
+        ("PORTABLE AP CHEST RADIOGRAPH", "findings"),
+        ("WETREAD", "wet read"),
+        ("PFI", "history"),
+        ("REASON FOR EXAM", "indication"),
+        ("COMPARSION", "comparison"),
+        ("ADDENDUM BEGINS", "addendum"),
+        ("RECOMMENDATION(S)", "recommendations"),
+        ("DOSE", "dose"),
+    ],
+)
+def test_headers_are_normalised(header: str, name: str) -> None:
+    assert normalise_header(header) == name
+    assert name in parse_sections(f" FINAL REPORT\n {header}:  invented text.\n").text
+
+
+def test_the_last_section_of_a_name_that_is_not_empty_counts() -> None:
+    sections = parse_sections(
+        " CHEST, TWO VIEWS:\n \n HISTORY: none\n FINDINGS: first\n FINDINGS: second\n FINDINGS:\n"
+    )
+    assert sections.findings == "second"
+
+
+def test_without_findings_and_impression_the_paragraphs_after_the_first_are_kept_apart() -> None:
+    sections = parse_sections(" FINAL REPORT\n HISTORY: fever.\n \n The heart is large.\n \n No effusion.\n")
+    assert sections.text["history"] == "fever."
+    assert sections.text["last_paragraph"] == "The heart is large.\n \n No effusion."
+    assert sections.findings == "" == sections.impression
+
+
+def test_a_report_without_headers_is_one_section() -> None:
+    assert parse_sections("Clear lungs.").text == {"full report": "Clear lungs."}
+    assert parse_sections("A title\n\nClear lungs.").text == {
+        "full report": "A title",
+        "last_paragraph": "Clear lungs.",
+    }
+
+
+def test_a_wet_read_on_the_first_line_is_a_section() -> None:
+    sections = parse_sections("    WET READ: ___ 9:14 PM\n  Early look.\n ____\n   FINAL REPORT\n FINDINGS: Clear.\n")
+    assert sections.text["wet read"].startswith("___ 9:14 PM")
+    assert sections.findings == "Clear."
+
+
+def test_lower_case_and_mid_line_colons_are_no_headers() -> None:
+    assert parse_sections(" FINDINGS: Lines: a tube. NOTE: stays\n Heart: normal.\n").findings.endswith(
+        "Heart: normal."
+    )
+
+
+def test_an_empty_report_has_one_empty_section() -> None:
+    assert parse_sections("").text == {"full report": ""}
+
+
+@given(
+    st.lists(st.sampled_from([" FINDINGS: a\n", " IMPRESSON:\n", "\n", " words. \n", "HISTORY: x\n", " 12:30 PM\n"]))
+)
+def test_spans_cover_the_report_without_gap_or_overlap(parts: list[str]) -> None:
+    report = "".join(parts)
+    spans = split_sections(report)
+    assert spans[0].start == 0
+    assert spans[-1].end == len(report)
+    assert all(left.end == right.start for left, right in zip(spans, spans[1:], strict=False))
