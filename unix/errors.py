@@ -5,6 +5,7 @@ UnixError                   exit 1
 ├── PolicyError             exit 2   a data-use rule forbids what was asked
 ├── StoreError                       a table is missing or does not have the expected columns
 ├── SourceError                      a source folder is not what it claims to be
+│   └── ImageError                   an image file cannot be used; carries the name of the reason
 ├── CleaningError                    a report could not be cleaned
 │   ├── EndpointError                the endpoint could not be reached or refused
 │   └── AnswerError                  the endpoint answered something unusable
@@ -42,6 +43,15 @@ class StoreError(UnixError):
 
 class SourceError(UnixError):
     """A source folder is not what it claims to be."""
+
+
+class ImageError(SourceError):
+    """An image file cannot be used; jobs count it under `reason`, such as `truncated_image`, and go on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class CleaningError(UnixError):

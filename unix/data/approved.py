@@ -1,0 +1,126 @@
+"""Which text a study contributes to training: its cleaned report as people decided about it.
+
+A release pins one prompt version and one model. Under them a study's text is the latest review's edit; else its
+cleaned report if that was accepted, or flagged and approved. A review that rejects means no text. Only reviews and
+cleaned reports of the study's present report (`report_sha256`) count.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from unix.config import Config
+from unix.errors import ConfigError
+from unix.records import Status
+from unix.store import Store
+
+APPROVED = "approved"
+"""The outcome of a study that contributes text. Every other outcome names why there is none."""
+
+_STUDY = ("source", "study_id", "report_sha256")
+
+
+class PinnedCleaning(Config):
+    """The one prompt version and model whose texts a release uses."""
+
+    prompt_version: str
+    model: str
+    prompt_digests: tuple[str, ...]
+    """Digests under which the version occurs; more than one means that the prompt was changed after its first use."""
+
+
+def pin_cleaning(store: Store, prompt_version: str | None, model: str | None) -> PinnedCleaning:
+    """The pair to use when a configuration leaves one or both open: the only one in the store.
+
+    Raises:
+        ConfigError: no cleaned report fits, or several pairs do; the message lists them.
+    """
+    known = store.scan("cleaned_reports").select("prompt_version", "model", "prompt_digest").unique().collect()
+    fitting = known.filter(
+        pl.lit(prompt_version is None) | (pl.col("prompt_version") == pl.lit(prompt_version)),
+        pl.lit(model is None) | (pl.col("model") == pl.lit(model)),
+    )
+    pairs = sorted(fitting.select("prompt_version", "model").unique().rows())
+    if len(pairs) == 1:
+        digests = tuple(sorted(fitting["prompt_digest"].to_list()))
+        return PinnedCleaning(prompt_version=pairs[0][0], model=pairs[0][1], prompt_digests=digests)
+    present = sorted(known.select("prompt_version", "model").unique().rows())
+    listed = ", ".join(f"{version} by {name}" for version, name in present) or "nothing; run `unix clean` first"
+    wanted = f"prompt_version={prompt_version or 'any'}, model={model or 'any'}"
+    problem = "several cleanings fit" if pairs else "no cleaned report fits"
+    raise ConfigError(f"{problem} {wanted} in {store.uri}: set prompt_version and model to one of: {listed}")
+
+
+def report_outcomes(
+    store: Store, prompt_version: str, model: str, versions: Mapping[str, int | None] | None = None
+) -> pl.LazyFrame:
+    """Every study that is not withdrawn, with what became of its report.
+
+    Columns: source, study_id, report_sha256, prompt_version, model, findings, impression, outcome. `outcome` is
+    `approved`, or one of `not_cleaned`, `cleaning_failed`, `cleaning_rejected`, `flagged_unreviewed` and
+    `review_rejected`, where findings and impression are "". `versions` pins table versions.
+    """
+    pinned = versions or {}
+    studies = store.scan("studies", pinned.get("studies")).filter(~pl.col("withdrawn").fill_null(False)).select(*_STUDY)
+    pair = (pl.col("prompt_version") == prompt_version) & (pl.col("model") == model)
+    # Among several parameter settings the latest final answer counts; a failure never hides an answer.
+    cleaned = (
+        store.scan("cleaned_reports", pinned.get("cleaned_reports"))
+        .filter(pair)
+        .sort(pl.col("status") != Status.FAILED, "created_at", "parameters_digest")
+        .unique(subset=_STUDY, keep="last", maintain_order=True)
+        .select(*_STUDY, "status", "findings", "impression")
+    )
+    reviews = (
+        store.scan("reviews", pinned.get("reviews"))
+        .filter(pair)
+        .sort("created_at", maintain_order=True)
+        .unique(subset=_STUDY, keep="last", maintain_order=True)
+        .select(*_STUDY, "decision", edited_findings="findings", edited_impression="impression")
+    )
+    status, decision = pl.col("status"), pl.col("decision")
+    outcome = (
+        pl.when(decision == "edit")
+        .then(pl.lit(APPROVED))
+        .when(decision == "reject")
+        .then(pl.lit("review_rejected"))
+        .when(status.is_null())
+        .then(pl.lit("not_cleaned"))
+        .when(status == Status.FAILED)
+        .then(pl.lit("cleaning_failed"))
+        .when(status == Status.REJECTED)
+        .then(pl.lit("cleaning_rejected"))
+        .when((status == Status.ACCEPTED) | (decision == "approve"))
+        .then(pl.lit(APPROVED))
+        .otherwise(pl.lit("flagged_unreviewed"))
+    )
+    return (
+        studies.join(cleaned, on=_STUDY, how="left")
+        .join(reviews, on=_STUDY, how="left")
+        .with_columns(outcome=outcome)
+        .select(
+            *_STUDY,
+            prompt_version=pl.lit(prompt_version),
+            model=pl.lit(model),
+            findings=_text("findings"),
+            impression=_text("impression"),
+            outcome=pl.col("outcome"),
+        )
+    )
+
+
+def approved_reports(
+    store: Store, prompt_version: str, model: str, versions: Mapping[str, int | None] | None = None
+) -> pl.LazyFrame:
+    """The text that training may see, one row per study that has one.
+
+    Columns: source, study_id, report_sha256, prompt_version, model, findings, impression; one of the last two may be "".
+    """
+    outcomes = report_outcomes(store, prompt_version, model, versions)
+    return outcomes.filter(pl.col("outcome") == APPROVED).drop("outcome")
+
+
+def _text(section: str) -> pl.Expr:
+    chosen = pl.when(pl.col("decision") == "edit").then(pl.col(f"edited_{section}")).otherwise(pl.col(section))
+    usable = pl.when(pl.col("outcome") == APPROVED).then(chosen.fill_null("").str.strip_chars()).otherwise(pl.lit(""))
+    return usable
