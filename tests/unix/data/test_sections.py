@@ -1,25 +1,31 @@
 """Section parsing: headers, their spellings, and what happens where the usual ones are missing."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unix.data.sections import normalise_header, parse_sections, split_sections
 
-REPORT = """                                 FINAL REPORT
- EXAMINATION:  CHEST (PA AND LAT)
- 
- INDICATION:  Invented cough.
- 
- FINDINGS: 
- 
- The lungs are clear.
- No effusion.
- 
- IMPRESSION:
- 
- Normal chest.
-"""
+REPORT = "\n".join(
+    (
+        "                                 FINAL REPORT",
+        " EXAMINATION:  CHEST (PA AND LAT)",
+        " ",
+        " INDICATION:  Invented cough.",
+        " ",
+        " FINDINGS: ",
+        " ",
+        " The lungs are clear.",
+        " No effusion.",
+        " ",
+        " IMPRESSION:",
+        " ",
+        " Normal chest.",
+        "",
+    )
+)
 
 
 def test_named_sections_are_found() -> None:
@@ -101,4 +107,4 @@ def test_spans_cover_the_report_without_gap_or_overlap(parts: list[str]) -> None
     spans = split_sections(report)
     assert spans[0].start == 0
     assert spans[-1].end == len(report)
-    assert all(left.end == right.start for left, right in zip(spans, spans[1:], strict=False))
+    assert all(left.end == right.start for left, right in pairwise(spans))

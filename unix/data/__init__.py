@@ -1,0 +1,1 @@
+"""From files to samples: sources, sections, labels, cleaning, splits, images, shards and streams."""
