@@ -4,7 +4,7 @@ Jobs are imported when their command runs, so that `unix --help` stays quick.
 """
 
 from unix.cli import curation
-from unix.cli.app import app, main, run
+from unix.cli.frame import app, main, run
 
 for command in (curation.phantom, curation.ingest):
     app.command()(command)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unix.cli.app import DEFAULT_STORE, JsonOption, StoreOption, given, present
+from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
 
 
 def phantom(
@@ -16,7 +16,7 @@ def phantom(
     images: Annotated[bool, typer.Option("--images/--no-images", help="Write images as well as reports.")] = True,
     json: JsonOption = None,
 ) -> None:
-    """Write a synthetic look-alike of MIMIC-CXR-JPG with its ground truth beside it."""
+    """Write synthetic studies laid out as MIMIC-CXR-JPG is."""
     from unix.data.phantom import PhantomConfig, write_phantom
 
     values = given(studies=studies, out=str(out), seed=seed, image_size=image_size, images=images)
@@ -29,7 +29,7 @@ def ingest(
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
-    """Read a source into the store's tables; a second run adds only what is new or changed."""
+    """Read what is new or changed in a source into the store."""
     from unix.data.ingest import IngestConfig, ingest
 
     present(ingest(IngestConfig.build(given(store=store, source=source, root=root))), json)

@@ -117,21 +117,24 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; a foreseeable fault is one line on stderr."""
+def run(arguments: Sequence[str], commands: typer.Typer = app) -> int:
+    """Run one of `commands` and return its exit status; a foreseeable fault is one line on stderr."""
     debug = "--debug" in arguments
     _log_to_stderr()
-    _stop_on_sigterm()
-    _stop_with_parent()
     try:
-        status = app([word for word in arguments if word != "--debug"], prog_name="unix", standalone_mode=False)
+        _stop_on_sigterm()
+        _stop_with_parent()
+        status = commands([word for word in arguments if word != "--debug"], prog_name="unix", standalone_mode=False)
         if status == _CLICK_INTERRUPTED:
-            raise Interrupted("interrupted; what was committed so far is kept: run the same command again to continue")
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader of our output has gone; keep the interpreter from saying so again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except KeyboardInterrupt:
+        typer.echo("error: interrupted; what was committed is kept: run the same command again to continue", err=True)
+        return Interrupted.exit_code
     except (UnixError, TyperException, ValidationError, OSError) as error:
         if debug:
             logging.getLogger(__name__).exception("the traceback, as --debug asks")

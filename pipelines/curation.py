@@ -1,0 +1,115 @@
+"""Flows from raw studies to shards. Each wraps one command; `curate` chains them."""
+
+from typing import Literal
+
+from prefect import flow
+
+from pipelines.runtime import CommandSummary
+from pipelines.steps import DATA_LANDED, DATASET_UPDATED, announce, reaching_out, run
+
+Source = Literal["mimic-cxr", "iu-xray", "phantom"]
+
+
+@flow(name="ingest", flow_run_name="ingest {source}")
+def ingest(source: Source, root: str, store: str | None = None) -> CommandSummary:
+    """Read what is new or changed in a source into the store's tables.
+
+    Args:
+        source: what kind of folder it is.
+        root: the folder.
+        store: URI of the store; else $UNIX_STORE, else ./store.
+    """
+    summary = reaching_out("ingest", source=source, root=root, store=store)
+    announce(DATA_LANDED, f"source.{source}", summary)
+    return summary
+
+
+@flow(name="clean-reports")
+def clean_reports(
+    store: str | None = None,
+    endpoint: str | None = None,
+    base_url: str | None = None,
+    model: str | None = None,
+    prompt: str | None = None,
+    limit: int | None = None,
+    budget_usd: float | None = None,
+    concurrency: int | None = None,
+    acknowledge_host: list[str] | None = None,
+    retry_rejected: bool = False,
+) -> CommandSummary:
+    """Clean every report that has no final answer yet.
+
+    Args:
+        store: URI of the store; else $UNIX_STORE, else ./store.
+        endpoint: name in endpoints.yaml; else the embedded rule cleaner.
+        base_url: an OpenAI-compatible endpoint that has no name, with `model`.
+        model: the model to ask there.
+        prompt: version of the prompt.
+        limit: at most so many reports.
+        budget_usd: stop before this is spent.
+        concurrency: requests in flight.
+        acknowledge_host: public hosts that may see credentialed text.
+        retry_rejected: ask again what was rejected.
+    """
+    return reaching_out(
+        "clean",
+        store=store,
+        endpoint=endpoint,
+        base_url=base_url,
+        model=model,
+        prompt=prompt,
+        limit=limit,
+        budget_usd=budget_usd,
+        concurrency=concurrency,
+        acknowledge_host=acknowledge_host,
+        retry_rejected=retry_rejected,
+    )
+
+
+@flow(name="build-splits")
+def build_splits(store: str | None = None) -> CommandSummary:
+    """Assign every usable image to train, validate or test, by subject.
+
+    Args:
+        store: URI of the store; else $UNIX_STORE, else ./store.
+    """
+    return run("splits", store=store)
+
+
+@flow(name="build-shards")
+def build_shards(store: str | None = None, sets: list[str] | None = None, out: str | None = None) -> CommandSummary:
+    """Write the shard sets that training streams.
+
+    Args:
+        store: URI of the store; else $UNIX_STORE, else ./store.
+        sets: such as understanding-384; else the job's own choice.
+        out: folder of the sets; else the store's `shards/`.
+    """
+    summary = run("shards", store=store, sets=sets, out=out)
+    announce(DATASET_UPDATED, "shards", summary)
+    return summary
+
+
+@flow(name="curate", flow_run_name="curate {source}")
+def curate(
+    source: Source,
+    root: str,
+    store: str | None = None,
+    endpoint: str | None = None,
+    sets: list[str] | None = None,
+    out: str | None = None,
+) -> CommandSummary:
+    """Ingest, clean, split and shard what is new in a source.
+
+    Args:
+        source: what kind of folder it is.
+        root: the folder.
+        store: URI of the store; else $UNIX_STORE, else ./store.
+        endpoint: name in endpoints.yaml; else the embedded rule cleaner.
+        sets: shard sets; else the job's own choice.
+        out: folder of the shard sets; else the store's `shards/`.
+    """
+    ingest(source, root, store)
+    clean_reports(store, endpoint)
+    build_splits(store)
+    return build_shards(store, sets, out)

@@ -1,0 +1,49 @@
+"""The one kind of task: a command of `unix`, with retries, its numbers as an artifact, and the events that follow it."""
+
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
+from prefect.tasks import Task
+
+from pipelines.runtime import CommandError, CommandSummary, Option, run_command
+
+DATA_LANDED = "unix.data.landed"
+DATASET_UPDATED = "unix.dataset.updated"
+MODEL_TRAINED = "unix.model.trained"
+
+_FAILED = 1
+
+
+async def may_pass_later(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """True for a failed job (exit 1): a wrong option or a refusal (2) and a stop on request (75) stay as they are."""
+    result = await state.result(raise_on_failure=False)
+    return not isinstance(result, CommandError) or result.exit_code == _FAILED
+
+
+@task(name="run", task_run_name="{command}", retry_condition_fn=may_pass_later)
+def run(command: str, *arguments: str, **options: Option) -> CommandSummary:
+    """Run `unix COMMAND ...` (see `runtime.run_command`) and keep its numbers as an artifact named after the command."""
+    summary = run_command(command, *arguments, log=get_run_logger().info, **options)
+    publish(summary)
+    return summary
+
+
+reaching_out = run.with_options(retries=3, retry_delay_seconds=[10, 60, 300], retry_jitter_factor=0.5)
+"""For commands that depend on an endpoint or on someone else's disk; what was done before a failure is kept."""
+
+
+def publish(summary: CommandSummary) -> None:
+    """Show a summary's numbers, and only numbers, as a table artifact."""
+    create_table_artifact(
+        key=summary.command.replace(" ", "-"),
+        table=[{"quantity": name, "value": value} for name, value in summary.numbers().items()],
+        description=f"`unix {summary.command}` in {summary.seconds:.1f} s",
+    )
+
+
+def announce(event: str, subject: str, summary: CommandSummary) -> None:
+    """Emit an event about `subject` (a store's URI, a run's folder) with the summary's numbers as payload."""
+    emit_event(event, resource={"prefect.resource.id": f"unix.{subject}"}, payload=summary.numbers())
