@@ -1,0 +1,199 @@
+"""Lays a clean report out as a dictated one, with noise of every category, and keeps account of each piece of noise.
+
+A section is a list of pieces; a piece is clean text or noise with its category. The raw report is the pieces wrapped and
+indented as hospital systems do; the truth is the same pieces told apart. What is noise: whole sections that are neither
+findings nor impression, and within these two every sentence or fragment inserted here. Words such as "unchanged" inside
+a finding's own sentence are clean.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from unix.config import Config
+from unix.data.phantom.draws import Draws
+from unix.data.phantom.grammar import CleanText, expand
+from unix.records import RemovedSpan
+
+_WIDTH = 78
+_TITLE_INDENT = " " * 33
+
+_SHARES = {
+    "wet_read": 0.08,
+    "addendum": 0.08,
+    "duplicate": 0.07,
+    "header": 0.10,
+    "technique": 0.22,
+    "prior_comparison": 0.22,
+    "notification": 0.16,
+    "dictation": 0.10,
+    "signature": 0.12,
+    "filler": 0.12,
+    "blank": 0.15,
+}
+"""How often each category is injected into a report."""
+
+
+class Noise(Config):
+    """The content of `noise.yaml`."""
+
+    titles: list[str]
+    examinations: dict[str, list[str]]
+    indications: list[str]
+    techniques: list[str]
+    comparisons: list[str]
+    technique: list[str]
+    prior_comparison: list[str]
+    notification: list[str]
+    dictation: list[str]
+    signature: list[str]
+    filler: list[str]
+    addendum: list[str]
+    wet_readers: list[str]
+    blanks: list[str]
+    headers: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of text; `category` is None where it belongs to the clean report."""
+
+    text: str
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyReport:
+    """A report as a hospital would hold it, and what in it is noise."""
+
+    text: str
+    noise: tuple[RemovedSpan, ...]
+
+
+@cache
+def noise_book() -> Noise:
+    """The noise of the package."""
+    return Noise.load(Path(__file__).with_name("noise.yaml"))
+
+
+def write_raw_report(clean: CleanText, num_views: int, draws: Draws) -> NoisyReport:
+    """Surround and interrupt the clean sentences with noise, and lay the whole out in MIMIC's manner."""
+    return _Writer(draws).write(clean, num_views)
+
+
+class _Writer:
+    """One report in the making: the text so far and the noise in it."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+        self._book = noise_book()
+        self._blocks: list[str] = []
+        self._noise: list[RemovedSpan] = []
+
+    def write(self, clean: CleanText, num_views: int) -> NoisyReport:
+        if self._injects("wet_read"):
+            self._add_wet_read(clean)
+        title = self._draws.choose(self._book.titles)
+        self._blocks.append(_TITLE_INDENT + title)
+        self._noise.append(RemovedSpan(title, "header"))
+        self._add_preamble(num_views)
+        findings, impression = self._interrupt(clean)
+        self._add_section("findings", "FINDINGS:", findings)
+        self._add_section("impression", "IMPRESSION:", impression)
+        if self._injects("duplicate"):
+            self._add_duplicate(clean)
+        if self._injects("addendum"):
+            self._add_noise_section("ADDENDUM:", self._say(self._book.addendum), "addendum")
+        return NoisyReport("\n \n".join(self._blocks) + "\n", tuple(self._noise))
+
+    def _add_preamble(self, num_views: int) -> None:
+        views = "single" if num_views == 1 else "double"
+        header = self._draws.choose(("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"))
+        self._add_noise_section(header, self._say(self._book.examinations[views]), "technique")
+        header = self._draws.choose(("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"))
+        self._add_noise_section(header, self._say(self._book.indications), "indication")
+        if self._draws.chance(0.6):
+            self._add_noise_section("TECHNIQUE:", self._say(self._book.techniques), "technique")
+        if self._draws.chance(0.8):
+            self._add_noise_section("COMPARISON:", self._say(self._book.comparisons), "prior_comparison")
+
+    def _interrupt(self, clean: CleanText) -> tuple[list[Piece], list[Piece]]:
+        """The two sections' pieces with noise put among them; an absent section stays empty."""
+        findings = [Piece(sentence) for sentence in clean.findings]
+        impression = [Piece(sentence) for sentence in clean.impression]
+        sections = [section for section in (findings, impression) if section]
+        first, last = sections[0], sections[-1]
+        if self._injects("blank"):
+            place = self._draws.below(len(first)) + 1
+            first.insert(place, Piece(self._draws.choose(self._book.blanks), "blank"))
+        if self._injects("filler"):
+            place = self._draws.below(len(last)) + 1
+            last.insert(place, Piece(self._say(self._book.filler), "filler"))
+        for category, sentences in (
+            ("prior_comparison", self._book.prior_comparison),
+            ("technique", self._book.technique),
+        ):
+            if self._injects(category):
+                first.insert(0, Piece(self._say(sentences), category))
+        for category, sentences in (
+            ("notification", self._book.notification),
+            ("dictation", self._book.dictation),
+            ("signature", self._book.signature),
+        ):
+            if self._injects(category):
+                last.append(Piece(self._say(sentences), category))
+        return findings, impression
+
+    def _add_wet_read(self, clean: CleanText) -> None:
+        told = (clean.impression or clean.findings)[:2]
+        text = f"{self._say(self._book.wet_readers)} {' '.join(told)}"
+        self._add_noise_section("WET READ:", text, "wet_read")
+        self._blocks.append(" " + "_" * 62)
+
+    def _add_duplicate(self, clean: CleanText) -> None:
+        name, sentences = ("FINDINGS:", clean.findings) if not clean.impression else ("IMPRESSION:", clean.impression)
+        self._add_noise_section(name, " ".join(sentences), "duplicate")
+
+    def _add_section(self, name: str, header: str, pieces: list[Piece]) -> None:
+        if not pieces:
+            return
+        if self._injects("header"):
+            header = self._draws.choose(self._book.headers[name])
+            self._noise.append(RemovedSpan(header, "header"))
+        for piece in pieces:
+            if piece.category is not None:
+                self._noise.append(RemovedSpan(piece.text, piece.category))
+        body = " ".join(piece.text for piece in pieces)
+        if self._draws.chance(0.5):
+            self._blocks.append(f" {header} \n \n{_wrapped(body)}")
+        else:
+            self._blocks.append(_wrapped(f"{header} {body}"))
+
+    def _add_noise_section(self, header: str, body: str, category: str) -> None:
+        self._blocks.append(_wrapped(f"{header} {body}"))
+        self._noise.append(RemovedSpan(f"{header} {body}", category))
+
+    def _injects(self, category: str) -> bool:
+        return self._draws.chance(_SHARES[category])
+
+    def _say(self, phrases: list[str]) -> str:
+        text = expand(self._draws.choose(phrases), self._clock(), self._draws)
+        return " ".join(text.split()).replace(".m..", ".m.")
+
+    def _clock(self) -> dict[str, str]:
+        hour, minute = 1 + self._draws.below(12), self._draws.below(60)
+        return {"clock": f"{hour}:{minute:02d} {'a.m.' if self._draws.chance(0.5) else 'p.m.'}"}
+
+
+def _wrapped(text: str) -> str:
+    """The text in lines of at most `_WIDTH` characters, each after one space."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > _WIDTH:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    lines.append(line)
+    return "\n".join(" " + line for line in lines)

@@ -1,0 +1,29 @@
+"""The report of a synthetic study: clean text, its labels, and the noisy report that a hospital would hold."""
+
+from dataclasses import dataclass
+
+from unix.data.phantom.draws import Draws
+from unix.data.phantom.grammar import CleanText, write_clean_text
+from unix.data.phantom.noise import NoisyReport, write_raw_report
+from unix.data.phantom.study import StudyPlan
+
+_STOCK_SHARE = 0.45
+_NUM_STOCK = 24
+"""Normal studies that take one of so many ready-made reports, word for word: about one text in ten is a duplicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomReport:
+    """What a study says, clean and as written."""
+
+    clean: CleanText
+    raw: NoisyReport
+
+
+def write_report(plan: StudyPlan) -> PhantomReport:
+    """The report of a planned study; depends on (seed, study index) and the study's findings alone."""
+    draws = Draws(plan.seed, plan.index, "text")
+    if not plan.findings and draws.chance(_STOCK_SHARE):
+        draws = Draws(plan.seed, draws.below(_NUM_STOCK), "stock text")
+    clean = write_clean_text(plan.findings, draws)
+    return PhantomReport(clean, write_raw_report(clean, draws.choose((1, 1, 2)), draws))
