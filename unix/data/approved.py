@@ -114,7 +114,8 @@ def approved_reports(
 ) -> pl.LazyFrame:
     """The text that training may see, one row per study that has one.
 
-    Columns: source, study_id, report_sha256, prompt_version, model, findings, impression; one of the last two may be "".
+    Columns: source, study_id, report_sha256, prompt_version, model, findings, impression. Findings or impression may be
+    "", and after an empty edit both.
     """
     outcomes = report_outcomes(store, prompt_version, model, versions)
     return outcomes.filter(pl.col("outcome") == APPROVED).drop("outcome")
