@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from prefect import flow, task
+from prefect import flow
 
 from pipelines.runtime import CommandSummary
 from pipelines.steps import MODEL_TRAINED, announce, run
@@ -37,3 +37,43 @@ def train_stage(
     summary = run("train", stage, preset=preset, set=chosen, from_=from_checkpoint, resume=resume)
     announce(MODEL_TRAINED, f"run.{Path(run_dir).name}", summary)
     return summary
+
+
+@flow(name="evaluate", flow_run_name="evaluate {task}")
+def evaluate(
+    task: Task, checkpoint: str, shards: str | None = None, out: str | None = None, limit: int | None = None
+) -> CommandSummary:
+    """Measure a checkpoint on the test split.
+
+    Args:
+        task: `understanding` (reports for images) or `generation` (images for captions).
+        checkpoint: a run's folder, or one of its steps'.
+        shards: folder or URI of the shard sets.
+        out: folder for the predictions.
+        limit: at most so many samples.
+    """
+    return run(f"evaluate {task}", checkpoint=checkpoint, shards=shards, out=out, limit=limit)
+
+
+@flow(name="retrain", flow_run_name="retrain {preset}")
+def retrain(
+    checkpoint: str, preset: str, runs: str, shards: str | None = None, settings: list[str] | None = None
+) -> list[CommandSummary]:
+    """Train stages 1, 2 and 3 from a checkpoint and evaluate both tasks.
+
+    A changed understanding branch makes the generation branch stale, so all three stages run. Nothing is promoted: the
+    outcome is the last run's folder and two evaluations. Run again with the same `runs`, it continues where it stopped.
+
+    Args:
+        checkpoint: folder of the weights to start from.
+        preset: `tiny` or `paper`.
+        runs: folder for the runs `stage1`, `stage2` and `stage3`.
+        shards: folder or URI of the shard sets.
+        settings: further settings of every stage, each `a.b=value`.
+    """
+    stages: tuple[Stage, ...] = ("stage1", "stage2", "stage3")
+    for stage in stages:
+        train_stage(stage, preset, f"{runs}/{stage}", shards, checkpoint, settings, resume=True)
+        checkpoint = f"{runs}/{stage}"
+    tasks: tuple[Task, ...] = ("understanding", "generation")
+    return [evaluate(task, checkpoint, shards) for task in tasks]

@@ -20,6 +20,8 @@ from typing import Any, cast
 from unix.errors import UnixError
 
 Option = str | int | float | bool | Path | list[str] | None
+PARENT_VARIABLE = "UNIX_PARENT_PID"
+"""Tells the command whose end is its own end too, so that a killed flow leaves nothing running."""
 _SECONDS_TO_STOP = 60
 """How long a command may take to save its state when it is asked to stop."""
 
@@ -90,7 +92,7 @@ def run_command(
         last_lines: deque[str] = deque(maxlen=20)
         with subprocess.Popen(
             line,
-            env={**os.environ, "UNIX_PARENT_PID": str(os.getpid())},
+            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The one kind of task: a command of `unix`, with retries, its numbers as an artifact, and the events that follow it."""
+"""The one kind of task: a command of `unix`, with retries, its numbers as an artifact, and the events after it."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ _FAILED = 1
 
 async def may_pass_later(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """True for a failed job (exit 1): a wrong option or a refusal (2) and a stop on request (75) stay as they are."""
-    result = await state.result(raise_on_failure=False)
+    result: object = await state.aresult(raise_on_failure=False)
     return not isinstance(result, CommandError) or result.exit_code == _FAILED
 
 
 @task(name="run", task_run_name="{command}", retry_condition_fn=may_pass_later)
-def run(command: str, *arguments: str, **options: Option) -> CommandSummary:
-    """Run `unix COMMAND ...` (see `runtime.run_command`) and keep its numbers as an artifact named after the command."""
-    summary = run_command(command, *arguments, log=get_run_logger().info, **options)
+def run(command: str, *arguments: str, timeout: float | None = None, **options: Option) -> CommandSummary:
+    """Run `unix COMMAND ...` (see `runtime.run_command`); its numbers become an artifact named after the command."""
+    summary = run_command(command, *arguments, log=get_run_logger().info, timeout=timeout, **options)
     publish(summary)
     return summary
 

@@ -1,0 +1,104 @@
+"""The flows as wiring: which commands they run, with which options, in which order, and what follows a failure."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.flows import load_flow_from_entrypoint
+from prefect.states import Failed
+
+from pipelines import curation, learning, steps
+from pipelines.runtime import CommandError, CommandSummary
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+Call = tuple[str, tuple[str, ...], dict[str, Any]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """Every command that a flow would run, in order; none is run."""
+    made: list[Call] = []
+
+    def note(command: str, *arguments: str, log: Callable[[str], object], **options: Any) -> CommandSummary:
+        made.append((command, arguments, {name: value for name, value in options.items() if value is not None}))
+        return CommandSummary(command, 0.0, {"kept": 1, "rejected": {}})
+
+    monkeypatch.setattr(steps, "run_command", note)
+    return made
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    emitted: list[tuple[str, dict[str, Any]]] = []
+
+    def note(event: str, resource: dict[str, str], payload: dict[str, Any]) -> None:
+        emitted.append((event, payload))
+
+    monkeypatch.setattr(steps, "emit_event", note)
+    return emitted
+
+
+def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, dict[str, Any]]]) -> None:
+    curation.curate("phantom", "source", store="here", sets=["understanding-64"])
+    assert calls == [
+        ("ingest", (), {"source": "phantom", "root": "source", "store": "here"}),
+        ("clean", (), {"store": "here", "retry_rejected": False}),
+        ("splits", (), {"store": "here"}),
+        ("shards", (), {"store": "here", "sets": ["understanding-64"]}),
+    ]
+    assert [name for name, _ in events] == ["unix.data.landed", "unix.dataset.updated"]
+    assert all(payload == {"kept": 1} for _, payload in events)
+
+
+def test_retrain_starts_each_stage_from_the_one_before(calls: list[Call]) -> None:
+    learning.retrain("runs/champion", "tiny", "runs/next", shards="shards")
+    assert [(command, *arguments) for command, arguments, _ in calls] == [
+        ("train", "stage1"),
+        ("train", "stage2"),
+        ("train", "stage3"),
+        ("evaluate understanding",),
+        ("evaluate generation",),
+    ]
+    assert [options.get("from_") for _, _, options in calls[:3]] == [
+        "runs/champion",
+        "runs/next/stage1",
+        "runs/next/stage2",
+    ]
+    assert {options["checkpoint"] for _, _, options in calls[3:]} == {"runs/next/stage3"}
+
+
+@pytest.mark.parametrize(("status", "again"), [(1, True), (2, False), (75, False)])
+def test_only_a_failed_job_is_tried_again(status: int, again: bool) -> None:
+    state = Failed(data=CommandError("clean", status, "why"))
+    assert asyncio.run(steps.may_pass_later(cast(Any, None), cast(Any, None), state)) is again
+
+
+def deployments(repository: Path) -> list[dict[str, Any]]:
+    return yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]
+
+
+def test_flow_and_deployment_bear_the_same_name_and_its_parameters_fit(repository: Path) -> None:
+    declared = deployments(repository)
+    for deployment in declared:
+        flow: Flow[Any, Any] = load_flow_from_entrypoint(str(repository / deployment["entrypoint"]))
+        assert flow.name == deployment["name"]
+        flow.validate_parameters(deployment["parameters"])
+        assert deployment["description"]
+        assert deployment["tags"]
+        assert not deployment.get("schedules")
+    assert {deployment["name"] for deployment in declared} == {
+        *("ingest", "clean-reports", "build-splits", "build-shards"),
+        *("train-stage", "evaluate", "retrain", "curate"),
+    }
+
+
+def test_every_parameter_is_described(repository: Path) -> None:
+    for deployment in deployments(repository):
+        flow: Flow[Any, Any] = load_flow_from_entrypoint(str(repository / deployment["entrypoint"]))
+        for name, schema in flow.parameters.properties.items():
+            assert schema.get("description"), f"{flow.name}: {name}"
