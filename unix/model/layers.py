@@ -1,0 +1,102 @@
+"""The small parts of the decoder: normalisation, rotary positions, gated MLP, time embedding, 2-D position table.
+
+Shape legend: see `unix.batch`.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TIME_CHANNELS = 256
+"""Channels of the sinusoidal embedding of the flow time, before its MLP."""
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) in float32 over the last dimension, cast back, times a learned weight."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` [..., width]; the dtype is kept."""
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return (wide * scale).to(x.dtype) * self.weight
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), no biases."""
+
+    def __init__(self, width: int, intermediate: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, intermediate, bias=False)
+        self.up = nn.Linear(width, intermediate, bias=False)
+        self.down = nn.Linear(intermediate, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
+
+
+class TimeEmbedding(nn.Module):
+    """Flow time in [0, 1], not scaled up -> vector: [cos, sin] at 128 geometric frequencies, Linear-SiLU-Linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(TIME_CHANNELS, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, time_B: Tensor) -> Tensor:
+        """[B] -> [B, E]."""
+        half = TIME_CHANNELS // 2
+        frequency = 10000.0 ** (-torch.arange(half, device=time_B.device, dtype=torch.float32) / half)
+        angle = time_B.float()[:, None] * frequency
+        waves = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.first.weight.dtype)
+        return self.second(functional.silu(self.first(waves)))
+
+
+class Rotary:
+    """Rotation angles of some positions, ready to be applied to queries and keys (half-split convention)."""
+
+    def __init__(self, position: Tensor, width: int, theta: float) -> None:
+        """`position` [L] or [B, L]: any integers, since only differences matter; `width` is the head width D."""
+        exponent = torch.arange(0, width, 2, device=position.device, dtype=torch.float32) / width
+        angle = position.float()[..., None] * theta**-exponent
+        angle = torch.cat([angle, angle], dim=-1)
+        if position.dim() == 2:
+            angle = angle[:, None]
+        self.cosine, self.sine = angle.cos(), angle.sin()
+
+    def __call__(self, x_BHLD: Tensor) -> Tensor:
+        """Rotate queries or keys [B, H, L, D]."""
+        low, high = x_BHLD.chunk(2, dim=-1)
+        turned = torch.cat([-high, low], dim=-1)
+        return x_BHLD * self.cosine.to(x_BHLD.dtype) + turned * self.sine.to(x_BHLD.dtype)
+
+
+@lru_cache(maxsize=32)
+def position_table(rows: int, columns: int, width: int, scale: float = 1.0, device: str = "cpu") -> Tensor:
+    """Fixed 2-D sin-cos positions of a grid, [rows * columns, width] float32, row-major.
+
+    The first half of the channels encodes the column, the second the row; each half is [sin, cos] of the coordinate at
+    frequencies 10000^(-2i / (width / 2)). With `scale` < 1 coordinates are those of a coarser grid of the same extent:
+    (index + 0.5) * scale - 0.5. Computed in float64, then cast.
+    """
+    with torch.inference_mode(False):
+        count = width // 4
+        frequency = 10000.0 ** (-torch.arange(count, dtype=torch.float64) / count)
+
+        def waves(length: int) -> Tensor:
+            coordinate = torch.arange(length, dtype=torch.float64)
+            if scale != 1.0:
+                coordinate = (coordinate + 0.5) * scale - 0.5
+            angle = coordinate[:, None] * frequency
+            return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+        column = waves(columns).expand(rows, columns, -1)
+        row = waves(rows)[:, None].expand(rows, columns, -1)
+        return torch.cat([column, row], dim=-1).reshape(rows * columns, width).float().to(device)

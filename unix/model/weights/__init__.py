@@ -1,0 +1,1 @@
+"""Weights on disk. Foreign tensor names live in this package and nowhere else."""

@@ -1,0 +1,116 @@
+"""Models in this project's own layout: safetensors beside the JSON configurations that rebuild the modules.
+
+`model.safetensors` + `model.json` hold the model, `vae.safetensors` + `vae.json` its image codec. Loading is strict.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unix.config import Config, describe
+from unix.errors import WeightsError
+from unix.model.dual_branch import DualBranch, ModelConfig
+from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config
+
+T = TypeVar("T")
+
+
+def save_model(folder: Path, model: DualBranch, codec: ImageCodec) -> None:
+    """Write model and codec into `folder`, which is created."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, module, config in (("model", model, model.config), ("vae", codec, codec.config)):
+        save_module(folder / name, module, config)
+
+
+def load_model(folder: Path) -> tuple[DualBranch, ImageCodec]:
+    """Read what `save_model` wrote, on the CPU.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or a tensor is missing, misshapen or unexpected.
+    """
+    config = read_config(folder / "model.json", TypeAdapter(ModelConfig))
+    with torch.random.fork_rng(devices=[]):
+        model = DualBranch(config)
+    load_tensors(model, read_tensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
+    return model, load_codec(folder)
+
+
+def load_codec(folder: Path) -> ImageCodec:
+    """Read only the image codec of a model's folder."""
+    codec_config = read_config(folder / "vae.json", TypeAdapter(FoldedVAEConfig | KLF16Config))
+    with torch.random.fork_rng(devices=[]):
+        codec = FoldedVAE(codec_config) if isinstance(codec_config, FoldedVAEConfig) else KLF16(codec_config)
+    load_tensors(codec, read_tensors(folder / "vae.safetensors"), str(folder / "vae.safetensors"))
+    return codec
+
+
+def newest_step(folder: Path) -> Path:
+    """The checkpoint meant by a run's or a step's folder: itself, or the run's whole `step-<N>` with the largest N.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if (folder / "meta.json").is_file():
+        return folder
+    steps = {
+        int(match[1]): path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / "meta.json").is_file()
+    }
+    if not steps:
+        raise WeightsError(f"no checkpoint in {folder}: give a run's folder with step-<N> inside, or a step's folder")
+    return steps[max(steps)]
+
+
+def save_module(stem: Path, module: nn.Module, config: Config) -> None:
+    """Write `<stem>.safetensors` and `<stem>.json`."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(tensors, stem.with_suffix(".safetensors"))
+    text = json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True)
+    stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_config(path: Path, kind: TypeAdapter[T]) -> T:
+    """Validate the JSON at `path`."""
+    try:
+        return kind.validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}; is this a checkpoint?") from error
+    except ValidationError as error:
+        raise WeightsError(f"{path}: {describe(error)}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the weights {path}: {error}") from error
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `tensors` into `module`, which must name exactly the same ones in the same shapes.
+
+    Raises:
+        WeightsError: names the first few missing, unexpected or misshapen tensors; `origin` says where they came from.
+    """
+    wanted = module.state_dict()
+    faults = [f"{name} is missing" for name in wanted if name not in tensors]
+    faults += [f"{name} is unexpected" for name in tensors if name not in wanted]
+    faults += [
+        f"{name} has shape {list(tensors[name].shape)}, not {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise WeightsError(f"{origin}: {'; '.join(faults[:5])}{more}")
+    module.load_state_dict(dict(tensors))
