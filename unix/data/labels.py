@@ -1,0 +1,423 @@
+"""CheXpert-14 labels of a report by rules: phrases, negation, uncertainty and their reach.
+
+One pass finds every phrase of the lexicon; each sentence's phrases are then read in order. The classes and their
+names follow the CheXpert labeler (Irvin et al. 2019), also where it is peculiar: "fibrosis" is Pleural Other, heart
+failure makes cardiomegaly uncertain, an unchanged heart size is uncertain, and a class that is affirmed anywhere
+is positive. The code and the phrase lists are this project's own.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from unix.config import Config
+from unix.data.phrases import PhraseBook, expand
+from unix.data.text_table import read_table, write_table
+from unix.errors import ConfigError
+from unix.records import CHEXPERT_14, Labels, no_labels
+
+POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
+
+_LEXICON = Path(__file__).parent / "lexicon"
+
+
+class _Role(Flag):
+    MENTION = auto()
+    HINT = auto()
+    SUBJECT = auto()
+    NEUTRAL = auto()
+    NEGATION_BEFORE = auto()
+    NEGATION_AFTER = auto()
+    NEGATION_ADJACENT = auto()
+    UNCERTAINTY_BEFORE = auto()
+    UNCERTAINTY_AFTER = auto()
+    VERSUS = auto()
+    BREAK = auto()
+    SEPARATOR = auto()
+    COMMA = auto()
+    ALTERNATIVE = auto()
+    VERB = auto()
+    AFFIRMED = auto()
+    ABNORMAL = auto()
+    NORMAL = auto()
+    UNSURE = auto()
+
+
+# Plain integers: testing a Flag member costs ten times as much, a dozen times per phrase.
+_MENTION, _HINT, _SUBJECT = _Role.MENTION.value, _Role.HINT.value, _Role.SUBJECT.value
+_NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_AFTER.value
+_NEGATION_ADJACENT = _Role.NEGATION_ADJACENT.value
+_UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
+_VERSUS, _BREAK, _SEPARATOR = _Role.VERSUS.value, _Role.BREAK.value, _Role.SEPARATOR.value
+_COMMA = _Role.COMMA.value
+_ALTERNATIVE, _VERB, _AFFIRMED = _Role.ALTERNATIVE.value, _Role.VERB.value, _Role.AFFIRMED.value
+_ABNORMAL, _NORMAL, _UNSURE = _Role.ABNORMAL.value, _Role.NORMAL.value, _Role.UNSURE.value
+_STATE = _ABNORMAL | _NORMAL | _UNSURE
+
+
+class _Cue(NamedTuple):
+    """What a phrase of the lexicon does: its roles (bits of `_Role`) and, for a finding, its classes."""
+
+    roles: int
+    classes: tuple[str, ...] = ()
+
+
+class _Event(NamedTuple):
+    """A phrase in place: `roles` and `classes` of its cue, and where it begins and ends."""
+
+    roles: int
+    classes: tuple[str, ...]
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Mention:
+    """One naming of a finding: its phrase in lower case, the classes it counts for, and 1, 0 or -1."""
+
+    phrase: str
+    classes: tuple[str, ...]
+    value: int
+    start: int
+    end: int
+
+
+class LabelFileConfig(Config):
+    """What `label_file` reads and writes."""
+
+    file: str
+    """CSV or Parquet with the texts."""
+    text_column: str
+    out: str
+    """CSV or Parquet, by its suffix."""
+
+
+class LabelFileSummary(Config):
+    """What `label_file` did."""
+
+    rows: int
+    empty: int
+    """Rows without text; their labels are all null."""
+    positive: dict[str, int]
+    """Rows per class that are labelled 1."""
+
+
+def label_file(config: LabelFileConfig) -> LabelFileSummary:
+    """Label a column of texts and write the table with the 14 columns added (1, 0, -1 or null).
+
+    Raises:
+        ConfigError: the file cannot be read, has no such column, or has a class's column already.
+    """
+    import polars as pl
+
+    frame = read_table(config.file, [config.text_column])
+    if taken := [name for name in CHEXPERT_14 if name in frame.columns]:
+        raise ConfigError(f"{config.file} has the columns {', '.join(taken)} already; rename them first")
+    texts = frame[config.text_column].cast(pl.String).fill_null("").to_list()
+    labels = [label_report(text) if text.strip() else no_labels() for text in texts]
+    columns = [pl.Series(name, [row[name] for row in labels], dtype=pl.Int8) for name in CHEXPERT_14]
+    write_table(frame.with_columns(columns), config.out)
+    return LabelFileSummary(
+        rows=frame.height,
+        empty=sum(not text.strip() for text in texts),
+        positive={name: sum(row[name] == POSITIVE for row in labels) for name in CHEXPERT_14},
+    )
+
+
+def label_report(text: str) -> Labels:
+    """All 14 labels of a text; No Finding is 1 when nothing but support devices is positive or uncertain."""
+    return labels_of(find_mentions(text))
+
+
+def labels_of(mentions: Sequence[Mention]) -> Labels:
+    """Labels from mentions: positive beats uncertain beats negative."""
+    labels = no_labels()
+    for mention in mentions:
+        for name in mention.classes:
+            labels[name] = _stronger(labels[name], mention.value)
+        if mention.value != NEGATIVE and mention.phrase in ("chf", "heart failure"):
+            labels["Cardiomegaly"] = _stronger(labels["Cardiomegaly"], UNCERTAIN)
+    if all(value in (None, NEGATIVE) for name, value in labels.items() if name != "Support Devices"):
+        labels["No Finding"] = POSITIVE
+    return labels
+
+
+def find_mentions(text: str) -> list[Mention]:
+    """Every finding that the text names, in order; `start` and `end` index the text that `normalise` gives."""
+    plain = normalise(text)
+    book, expression = _lexicon()
+    meaning = book.meaning
+    mentions: list[Mention] = []
+    sentence: list[_Event] = []
+    names_something = False
+    for match in expression.finditer(plain):
+        matched = match[0]
+        character = matched[0]
+        if character in ".;!":
+            if names_something:
+                _read_sentence(plain, sentence, mentions)
+            sentence, names_something = [], False
+        elif character == ",":
+            sentence.append(_Event(_SEPARATOR | _COMMA, (), match.start(), match.end()))
+        elif character == ":":
+            sentence.append(_Event(_BREAK, (), match.start(), match.end()))
+        elif character == "?":
+            sentence.append(_Event(_UNCERTAINTY_BEFORE, (), match.start(), match.end()))
+        else:
+            cue = meaning(matched)
+            names_something = names_something or bool(cue.classes)
+            sentence.append(_Event(cue.roles, cue.classes, match.start(), match.end()))
+    if names_something:
+        _read_sentence(plain, sentence, mentions)
+    return mentions
+
+
+def normalise(text: str) -> str:
+    """Lower case, one space between words, hyphens as spaces, slashes as `or`, paragraphs and list items as sentences."""
+    if "\n" in text:
+        text = _PARAGRAPH.sub(" . ", text)
+    return " ".join(text.lower().translate(_CHARACTERS).split())
+
+
+_PARAGRAPH = re.compile(r"\n[ \t\r]*\n|\n[ \t]*[-*\u2022][ \t]")
+_CHARACTERS = str.maketrans(
+    {"-": " ", "\u2010": " ", "\u2013": " ", "/": " or ", "(": " , ", ")": " , ", "[": " ", "]": " "}
+)
+
+
+def _stronger(old: int | None, new: int) -> int:
+    if old is None or old == new:
+        return new
+    return POSITIVE if POSITIVE in (old, new) else UNCERTAIN
+
+
+def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]) -> None:
+    clause = _Clause(events)
+    for index, event in enumerate(events):
+        if event.roles & _SUBJECT:
+            value = _state_of(plain, events, index)
+            if value is not None:
+                mentions.append(Mention(plain[event.start : event.end], event.classes, value, event.start, event.end))
+        elif event.roles & (_MENTION | _HINT):
+            mention = Mention(plain[event.start : event.end], event.classes, POSITIVE, event.start, event.end)
+            clause.meet(mention, hint=bool(event.roles & _HINT))
+            mentions.append(mention)
+        else:
+            clause.hear(event, index)
+
+
+class _Clause:
+    """What holds at a place in a sentence: which cue reaches here, and which mentions a later cue may reach."""
+
+    __slots__ = ("_alternative", "_covers", "_events", "_group", "_polarity", "_separated", "_subjects")
+
+    def __init__(self, events: Sequence[_Event]) -> None:
+        self._events = events
+        self._restart()
+
+    def _restart(self) -> None:
+        self._polarity = POSITIVE
+        self._covers = False  # the cue has reached a mention
+        self._separated = False  # and a comma or an "and" came after that
+        self._alternative: Mention | None = None  # an affirmed mention followed by "or"
+        self._group: list[Mention] = []  # mentions since the last verb
+        self._subjects: list[Mention] = []  # mentions before it
+
+    def meet(self, mention: Mention, hint: bool) -> None:
+        """Give the mention the value that holds here."""
+        mention.value = UNCERTAIN if hint and self._polarity == POSITIVE else self._polarity
+        if self._alternative is not None and mention.value == POSITIVE:
+            mention.value = self._alternative.value = UNCERTAIN
+        self._alternative = None
+        self._covers = True
+        self._separated = False
+        self._group.append(mention)
+
+    def hear(self, event: _Event, index: int) -> None:
+        """Take note of a cue."""
+        roles = event.roles
+        if roles & _BREAK:
+            self._restart()
+        elif roles & _NEGATION_AFTER:
+            self._reach_back_or_forward(NEGATIVE)
+        elif roles & _UNCERTAINTY_AFTER and (
+            not roles & _UNCERTAINTY_BEFORE or not self._something_follows(index, _MENTION | _HINT)
+        ):
+            self._reach_back_or_forward(UNCERTAIN)
+        elif roles & _NEGATION_ADJACENT:
+            if self._group and event.start - self._group[-1].end <= 1:
+                self._group[-1].value = NEGATIVE
+        elif roles & _NEGATION_BEFORE:
+            self._start_cue(NEGATIVE)
+        elif roles & _UNCERTAINTY_BEFORE:
+            if self._polarity != NEGATIVE or (self._covers and self._separated):
+                self._start_cue(UNCERTAIN)
+        elif roles & _VERSUS:
+            for mention in self._group[-1:]:
+                mention.value = UNCERTAIN if mention.value == POSITIVE else mention.value
+            if self._polarity == POSITIVE:
+                self._start_cue(UNCERTAIN)
+        elif roles & _ALTERNATIVE:
+            if self._group and self._group[-1].value == POSITIVE:
+                self._alternative = self._group[-1]
+        else:
+            self._hear_structure(event, index)
+
+    def _hear_structure(self, event: _Event, index: int) -> None:
+        roles = event.roles
+        if roles & _SEPARATOR:
+            self._separated = True
+            ends = roles & _COMMA and self._polarity == UNCERTAIN and self._covers
+            if ends and not self._something_follows(index, _ALTERNATIVE):
+                self._polarity = POSITIVE
+        elif roles & _VERB:
+            self._alternative = None
+            if self._group:
+                self._subjects, self._group = self._group, []
+        if (
+            roles & _AFFIRMED
+            and self._covers
+            and self._separated
+            and not self._something_follows(index, _ALTERNATIVE | _NEGATION_AFTER)
+        ):
+            self._polarity = POSITIVE
+
+    def _start_cue(self, polarity: int) -> None:
+        self._polarity = polarity
+        self._covers = self._separated = False
+        self._alternative = None
+
+    def _reach_back_or_forward(self, value: int) -> None:
+        reached = self._group or self._subjects
+        for mention in reached:
+            mention.value = value
+        if not reached:
+            self._start_cue(value)
+
+    def _something_follows(self, index: int, roles: int) -> bool:
+        for event in self._events[index + 1 :]:
+            if event.roles & roles:
+                return True
+            if event.roles & _BREAK:
+                return False
+        return False
+
+
+_WORDS_TO_STATE = 3
+
+
+def _state_of(plain: str, events: Sequence[_Event], index: int) -> int | None:
+    """What the clause says of the subject at `index`: 1 enlarged, 0 normal, -1 unchanged or borderline, None = nothing."""
+    before = _state_before(plain, events, index)
+    if before is not None:
+        return before
+    after = _state_after(events, index)
+    return after if after is not None else _state_of_list(plain, events, index)
+
+
+def _state_before(plain: str, events: Sequence[_Event], index: int) -> int | None:
+    """A state that directly precedes: `enlarged heart`, `normal size of the heart`."""
+    if index == 0:
+        return None
+    event = events[index - 1]
+    gap = plain[event.end : events[index].start]
+    if not event.roles & _STATE or len(gap.split()) > _WORDS_TO_STATE:
+        return None
+    return _value(events, index - 1)
+
+
+def _state_after(events: Sequence[_Event], index: int) -> int | None:
+    """A state that follows in the clause; an unchanged one gives way to a telling one: `stable and mildly enlarged`."""
+    found: int | None = None
+    verb = False
+    for position in range(index + 1, len(events)):
+        roles = events[position].roles
+        if roles & _STATE:
+            value = _value(events, position)
+            if value != UNCERTAIN:
+                return value
+            found = value
+        elif roles & (_BREAK | _MENTION | _HINT) or (roles & _SUBJECT and (verb or found is not None)):
+            return found
+        elif roles & _VERB:
+            verb = True
+    return found
+
+
+def _state_of_list(plain: str, events: Sequence[_Event], index: int) -> int | None:
+    """The state of the list that the subject stands in: `normal heart size and mediastinum`."""
+    for position in range(index - 1, -1, -1):
+        roles = events[position].roles
+        if roles & _SUBJECT:
+            before = _state_before(plain, events, position)
+            if before is not None:
+                return before
+        elif not roles & _SEPARATOR:
+            return None
+    return None
+
+
+def _value(events: Sequence[_Event], index: int) -> int:
+    """The value of the state at `index`; an abnormal one is denied by a negation before it in the same part."""
+    roles = events[index].roles & _STATE
+    if roles & _ABNORMAL:
+        for event in reversed(events[:index]):
+            if event.roles & (_BREAK | _SEPARATOR | _STATE):
+                break
+            if event.roles & _NEGATION_BEFORE:
+                return NEGATIVE
+        return POSITIVE
+    return NEGATIVE if roles & _NORMAL else UNCERTAIN
+
+
+@cache
+def _lexicon() -> tuple[PhraseBook[_Cue], re.Pattern[str]]:
+    findings = _read_lexicon("findings.yaml")
+    cues = _read_lexicon("cues.yaml")
+    roles: dict[str, int] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+
+    def add(patterns: Sequence[str], role: _Role, name: str | None = None) -> None:
+        for pattern in patterns:
+            for phrase in expand(pattern):
+                roles[phrase] = roles.get(phrase, 0) | role.value
+                if name is not None and name not in classes.get(phrase, ()):
+                    classes[phrase] = (*classes.get(phrase, ()), name)
+
+    for group, role in (("mentions", _Role.MENTION), ("subjects", _Role.SUBJECT), ("hints", _Role.HINT)):
+        for name, patterns in findings[group].items():
+            if name not in CHEXPERT_14:
+                raise ConfigError(f"{_LEXICON / 'findings.yaml'}: {name!r} is not a CheXpert class")
+            add(patterns, role, name)
+    for key, role in _CUE_ROLES.items():
+        add(cues[key], role)
+    for key, role in (("abnormal", _Role.ABNORMAL), ("normal", _Role.NORMAL), ("unsure", _Role.UNSURE)):
+        add(cues["states"][key], role)
+    book = PhraseBook({phrase: _Cue(role, classes.get(phrase, ())) for phrase, role in roles.items()})
+    return book, re.compile(book.pattern() + r"|[.](?![0-9])|[;!,:]|[?]")
+
+
+_CUE_ROLES = {
+    "neutral": _Role.NEUTRAL,
+    "negation_before": _Role.NEGATION_BEFORE,
+    "negation_after": _Role.NEGATION_AFTER,
+    "negation_adjacent": _Role.NEGATION_ADJACENT,
+    "uncertainty_before": _Role.UNCERTAINTY_BEFORE,
+    "uncertainty_after": _Role.UNCERTAINTY_AFTER,
+    "versus": _Role.VERSUS,
+    "breaks": _Role.BREAK,
+    "separators": _Role.SEPARATOR,
+    "alternatives": _Role.ALTERNATIVE,
+    "verbs": _Role.VERB,
+    "affirmed": _Role.AFFIRMED,
+}
+
+
+def _read_lexicon(name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], yaml.safe_load((_LEXICON / name).read_text(encoding="utf-8")))
