@@ -1,4 +1,4 @@
-"""The chest as smooth fields: thorax, lungs, ribs, clavicles, heart, diaphragm, mediastinum, trachea (frontal and lateral).
+"""The chest as smooth fields, frontal and lateral: thorax, lungs, ribs, clavicles, heart, diaphragm, mediastinum.
 
 Same coordinates and brightness as `render`: x > 0 is the patient's left, y down, 0 air, 1 bone.
 """
@@ -38,13 +38,15 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Lungs:
-    """Masks in [0, 1] of both lungs as they would be without disease, and where each pixel lies within them.
+    """Masks in [0, 1] of both lungs, and where each pixel lies within them. A cavity has no diaphragm below it.
 
     `across` runs from 0 at the midline to 1 at the inner chest wall; `down` from 0 at the apex to 1 at the dome's top.
     """
 
     right: Field
     left: Field
+    cavity_right: Field
+    cavity_left: Field
     across: Field
     down: Field
 
@@ -55,6 +57,10 @@ class Lungs:
         if side == Side.LEFT:
             return self.left
         return self.right + self.left
+
+    def cavity(self, side: Side) -> Field:
+        """The lung and what would be lung if the diaphragm were not there: where fluid hides the diaphragm."""
+        return self.cavity_right if side == Side.RIGHT else self.cavity_left
 
 
 def draw_body(rng: np.random.Generator, findings: Iterable[Finding], view_position: str) -> Body:
@@ -99,8 +105,8 @@ def frontal(
 
     heart = _heart(x, y, body)
     # The silhouette covers, rather than adds to, what lies behind it; a little of the lung shines through.
-    field += np.maximum(0.0, 0.70 - field) * heart * 0.9
-    field += np.maximum(0.0, 0.72 - field) * _mediastinum(x, y, body) * 0.9
+    field += (body.tissue + 0.08 - field) * heart * 0.85
+    field += np.maximum(0.0, body.tissue + 0.08 - field) * _mediastinum(x, y, body) * 0.9
     field += 0.05 * band(x, 0.10, 0.03) * edge(y + 0.9, 0.05) * (0.6 + 0.4 * np.cos(y * 38.0))
     field -= 0.16 * band(x - 0.01, 0.045, 0.015) * edge(-0.22 - y, 0.03) * outline
     for sign in (-1.0, 1.0):
@@ -113,11 +119,11 @@ def lateral(
     x: Field, y: Field, body: Body, findings: tuple[Finding, ...], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Brightness of a lateral view (the patient faces x < 0), float32 [H, W]."""
-    outline = edge(0.78 - np.abs(x) - 0.08 * y * y, 0.02)
+    outline = edge(0.76 - 0.10 * y * y - 0.30 * np.maximum(-y - 0.6, 0.0) - np.abs(x), 0.02)
     field = outline * (body.tissue + 0.04 * y)
-    dome = body.dome_left - 0.12 * np.cos(2.2 * (x + 0.15)) + 0.10
-    lung = edge(0.58 - np.abs(x + 0.02) - 0.25 * np.maximum(-y - 0.35, 0.0), 0.03) * edge(y - body.apex, 0.04)
-    lung = lung * edge(dome - y, 0.03)
+    dome = body.dome_left + 0.04 - 0.14 * np.cos(2.6 * (x + 0.15))
+    lung = ellipse(x - 0.02, y - 0.05, 0.62, 0.05 - body.apex + 0.05, 0.04) * edge(dome - y, 0.03)
+    lung = np.maximum(lung, ellipse(x - 0.02, y - 0.25, 0.60, 0.75, 0.04) * edge(y, 0.2) * edge(dome - y, 0.03))
     field += (body.lung + 0.05 - field) * lung
     size = body.heart_ratio / 0.45
     field += np.maximum(0.0, 0.66 - field) * ellipse(x + 0.22, y - 0.28, 0.24 * size, 0.27 * size, 0.06) * 0.9
@@ -129,20 +135,23 @@ def lateral(
 
 
 def _lungs(x: Field, y: Field, body: Body, findings: tuple[Finding, ...]) -> Lungs:
-    down_wide = (y - body.apex) / 1.35
-    wall = body.half_thorax * np.sqrt(np.clip(1.0 - np.clip(1.0 - down_wide * 1.6, 0.0, 1.0) ** 2.6, 0.0, 1.0))
+    narrowing = np.clip(1.0 - (y - body.apex) * np.float32(1.2), 0.0, 1.0)
+    wall = body.half_thorax * np.sqrt(1.0 - narrowing * narrowing * np.sqrt(narrowing))
+    below_apex = edge(y - body.apex, 0.03)
     raised = pathology.dome_lift(findings)
-    masks: dict[Side, Field] = {}
+    cavities: list[Field] = []
+    masks: list[Field] = []
     downs: list[Field] = []
     for side, sign, top in ((Side.RIGHT, -1.0, body.dome_right), (Side.LEFT, 1.0, body.dome_left)):
         top -= raised[side]
-        offset = sign * x - 0.5 * body.half_thorax
+        offset = sign * x - 0.45 * body.half_thorax
         dome = top + 0.85 * offset * offset / body.half_thorax
-        inside = edge(wall - sign * x, 0.02) * edge(sign * x - 0.07, 0.025)
-        masks[side] = inside * edge(y - body.apex, 0.03) * edge(dome - y, 0.02)
+        cavity = edge(wall - sign * x, 0.02) * edge(sign * x - 0.07, 0.025) * below_apex
+        cavities.append(cavity)
+        masks.append(cavity * edge(dome - y, 0.02))
         downs.append((y - body.apex) / (top - body.apex))
     across = np.abs(x) / np.maximum(wall, 0.05)
-    return Lungs(masks[Side.RIGHT], masks[Side.LEFT], across, np.where(x < 0, downs[0], downs[1]))
+    return Lungs(*masks, *cavities, across, np.where(x < 0, downs[0], downs[1]))
 
 
 def _shoulder(y: Field) -> Field:
@@ -152,10 +161,13 @@ def _shoulder(y: Field) -> Field:
 
 def _heart(x: Field, y: Field, body: Body) -> Field:
     width = body.heart_ratio * body.half_thorax
-    middle = width * body.heart_lean * 1.1
-    height = 0.26 + 0.10 * body.heart_ratio
-    low = 0.5 * (body.dome_left + body.dome_right) + 0.02
-    return ellipse(x - middle, y - (low - 0.75 * height) - 0.12 * (x - middle), width, height, 0.05)
+    middle = width * body.heart_lean
+    height = 0.24 + 0.20 * body.heart_ratio
+    floor = 0.5 * (body.dome_left + body.dome_right) + 0.06
+    lobe = ellipse(x - middle, y - (floor - 0.62 * height) - 0.25 * (x - middle), width, height, 0.05)
+    # The great vessels widen into the heart, so its upper border is a shoulder and not a ball's.
+    root = edge(0.16 + 0.55 * (y + 0.15) * body.heart_ratio - np.abs(x - 0.25 * middle), 0.04)
+    return np.maximum(lobe, root * edge(y + 0.25, 0.06) * edge(floor - 0.25 * height - y, 0.06))
 
 
 def _mediastinum(x: Field, y: Field, body: Body) -> Field:

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from unix.data.phantom.draws import Draws
 
-
 Item = TypeVar("Item")
 
 

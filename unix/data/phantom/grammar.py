@@ -1,6 +1,6 @@
 """Writes the clean findings and impression of a study: phrases composed from the findings' severity, side and zone.
 
-The words are in `phrases.yaml`; this module parses them once into trees of choices and walks the trees with seeded draws.
+The words are in `phrases.yaml`; this module parses them once into trees of choices and walks them with seeded draws.
 """
 
 import re

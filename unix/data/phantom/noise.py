@@ -1,9 +1,9 @@
 """Lays a clean report out as a dictated one, with noise of every category, and keeps account of each piece of noise.
 
-A section is a list of pieces; a piece is clean text or noise with its category. The raw report is the pieces wrapped and
-indented as hospital systems do; the truth is the same pieces told apart. What is noise: whole sections that are neither
-findings nor impression, and within these two every sentence or fragment inserted here. Words such as "unchanged" inside
-a finding's own sentence are clean.
+A section is a list of pieces; a piece is clean text or noise with its category. The raw report is the pieces wrapped
+and indented as hospital systems do; the truth is the same pieces told apart. What is noise: whole sections that are
+neither findings nor impression, and within these two every sentence or fragment inserted here. Words such as
+"unchanged" inside a finding's own sentence are clean.
 """
 
 from dataclasses import dataclass

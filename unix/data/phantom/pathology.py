@@ -91,8 +91,9 @@ def _effusion(
 ) -> Field:
     depth = _FLUID_DEPTH[finding.severity.grade]
     # The meniscus climbs towards the chest wall.
-    surface = 1.06 - depth - 0.22 * np.clip(lungs.across - 0.45, 0.0, 1.0) ** 2 * 2.2
-    return _cover(field, lungs.mask(side) * edge(lungs.down - surface, 0.03), _FLUID)
+    surface = 1.06 - depth - 0.5 * np.clip(lungs.across - 0.45, 0.0, 1.0) ** 2
+    pool = edge(lungs.down - surface, 0.03) * edge(1.2 - lungs.down, 0.12)
+    return _cover(field, lungs.cavity(side) * pool, _FLUID)
 
 
 def _pneumothorax(
@@ -111,7 +112,7 @@ def _pneumothorax(
 def _edema(
     field: Field, x: Field, y: Field, lungs: "Lungs", finding: Finding, side: Side, rng: np.random.Generator
 ) -> Field:
-    strength = (0.18, 0.28, 0.40)[finding.severity.grade]
+    strength = (0.24, 0.34, 0.46)[finding.severity.grade]
     wings = np.exp(-(((lungs.across - 0.38) / 0.30) ** 2) - ((lungs.down - 0.55) / 0.34) ** 2)
     return field + strength * wings * lungs.mask(side)
 
@@ -119,17 +120,19 @@ def _edema(
 def _consolidation(
     field: Field, x: Field, y: Field, lungs: "Lungs", finding: Finding, side: Side, rng: np.random.Generator
 ) -> Field:
-    size = (0.75, 1.0, 1.3)[finding.severity.grade]
+    depth = (0.10, 0.15, 0.21)[finding.severity.grade]
     dx, dy = _place(lungs, finding, rng)
-    patch = ellipse(dx, dy, 0.36 * size, 0.17 * size, 0.10)
-    return _cover(field, patch * lungs.mask(side), 0.70)
+    # A lobe's shape: from the chest wall inwards, sharp below where the fissure is, less so above.
+    tilted = dy + 0.10 * dx
+    lobe = edge(depth - tilted, 0.015) * edge(depth + tilted, 0.05) * edge(dx + 0.24 + 0.04 * depth, 0.05)
+    return _cover(field, lobe * lungs.mask(side), 0.70)
 
 
 def _opacity(
     field: Field, x: Field, y: Field, lungs: "Lungs", finding: Finding, side: Side, rng: np.random.Generator
 ) -> Field:
     dx, dy = _place(lungs, finding, rng)
-    strength = (0.20, 0.28, 0.36)[finding.severity.grade]
+    strength = (0.26, 0.34, 0.42)[finding.severity.grade]
     return field + strength * blob(dx, dy, 0.50, 0.20) * lungs.mask(side)
 
 

@@ -1,7 +1,7 @@
 """Draws a synthetic chest radiograph from findings: smooth fields on a coordinate grid, then noise and exposure.
 
-Coordinates: x from -1 to 1 over the thorax's half width, y from -1 (lung apex) to 1 (below the diaphragm), y down, as seen on
-the image; the patient's left is at x > 0. Brightness 0 is air, 1 is bone or metal. All fields are float32 [H, W].
+Coordinates: x and y from -1 to 1 over the film's short side before the patient is shifted and tilted, y down, as seen
+on the image; the patient's left is at x > 0. Brightness 0 is air, 1 is bone or metal. All fields are float32 [H, W].
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def _draw_exposure(rng: np.random.Generator, view_position: str) -> Exposure:
 
 
 def _grid(height: int, width: int, exposure: Exposure) -> tuple[Field, Field]:
-    # The short side spans the body, so a landscape film shows more air beside it and a portrait film more neck and abdomen.
+    # The short side spans the body: a landscape film shows more air beside it, a portrait film more of the abdomen.
     half = 0.5 * min(height * 1.08, width) * exposure.size
     rows = (np.arange(height, dtype=np.float32) + 0.5 - 0.5 * height) / half - exposure.shift_y
     columns = (np.arange(width, dtype=np.float32) + 0.5 - 0.5 * width) / half - exposure.shift_x

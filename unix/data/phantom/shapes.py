@@ -1,5 +1,7 @@
 """Soft-edged shapes on a coordinate grid; each returns float32 [H, W] in [0, 1]."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +40,6 @@ def line(x: Field, y: Field, start: tuple[float, float], end: tuple[float, float
 def polyline(x: Field, y: Field, points: list[tuple[float, float]], half_width: float) -> Field:
     """Strokes through the points."""
     stroke = line(x, y, points[0], points[1], half_width)
-    for start, end in zip(points[1:], points[2:], strict=False):
+    for start, end in pairwise(points[1:]):
         stroke = np.maximum(stroke, line(x, y, start, end, half_width))
     return stroke

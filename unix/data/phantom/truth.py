@@ -1,4 +1,4 @@
-"""The ground truth beside a phantom: what each study shows, its clean report, and every piece of noise in the raw one."""
+"""The ground truth beside a phantom: what each study shows, its clean report, every piece of noise in the raw one."""
 
 import json
 from collections.abc import Iterable

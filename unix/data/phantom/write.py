@@ -1,7 +1,7 @@
 """Writes a phantom as a MIMIC-CXR-JPG folder: reports, radiographs, the CSVs, and the truth beside them.
 
-Study i depends on (seed, i) alone, so a phantom of more studies extends a smaller one and a rerun writes the same bytes. Work
-is split into partitions of consecutive studies, one process each; the CSVs are written last.
+Study i depends on (seed, i) alone, so a phantom of more studies extends a smaller one and a rerun writes the same
+bytes. Work is split into partitions of consecutive studies, one process each; the CSVs are written last.
 """
 
 import gzip
