@@ -11,7 +11,7 @@ import polars as pl
 
 from unix.config import Config
 from unix.errors import ConfigError
-from unix.records import Status
+from unix.records import Status, Task
 from unix.store import Store
 
 APPROVED = "approved"
@@ -119,6 +119,19 @@ def approved_reports(
     """
     outcomes = report_outcomes(store, prompt_version, model, versions)
     return outcomes.filter(pl.col("outcome") == APPROVED).drop("outcome")
+
+
+def unusable_text(task: Task) -> pl.Expr:
+    """Why a study's text cannot serve `task`, null where it can; over the columns of `report_outcomes`.
+
+    Understanding needs findings, since reports are its targets; generation needs anything to caption an image with.
+    """
+    findings, impression = pl.col("findings"), pl.col("impression")
+    if task == Task.UNDERSTANDING:
+        empty = pl.when(findings == "").then(pl.lit("no_findings"))
+    else:
+        empty = pl.when((findings == "") & (impression == "")).then(pl.lit("no_caption"))
+    return pl.coalesce(pl.when(pl.col("outcome") != APPROVED).then(pl.col("outcome")), empty)
 
 
 def _text(section: str) -> pl.Expr:

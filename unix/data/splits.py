@@ -14,7 +14,7 @@ import polars as pl
 
 from unix.config import Config
 from unix.data.annotations import read_annotations
-from unix.data.approved import APPROVED, pin_cleaning, report_outcomes
+from unix.data.approved import pin_cleaning, report_outcomes, unusable_text
 from unix.errors import SourceError, SplitError
 from unix.records import FRONTAL_VIEWS, Rejection, Split, Task
 from unix.store import SCHEMAS, Store
@@ -91,8 +91,7 @@ def build_splits(config: SplitsConfig) -> SplitsSummary:
     if changed:
         store.replace("splits", rows.sort(order))
     for task, (_, candidates) in chosen.items():
-        for (source,), of_source in candidates.group_by("source", maintain_order=True):
-            store.replace_rejections(f"splits-{task}", str(source), _rejections(task, of_source))
+        store.replace_rejections(f"splits-{task}", _rejections(task, candidates))
     return SplitsSummary(
         prompt_version=cleaning.prompt_version,
         model=cleaning.model,
@@ -152,14 +151,13 @@ def assign_subjects(
 
 def choose_for_understanding(images: pl.DataFrame, subjects: pl.DataFrame) -> pl.DataFrame:
     """Every image with its split and the `reason` that excludes it from understanding, null where it is kept."""
-    no_findings = pl.when(pl.col("findings") == "").then(pl.lit("no_findings"))
-    reason = pl.coalesce(_WITHDRAWN, _NOT_FRONTAL, _NO_TEXT, no_findings)
+    reason = pl.coalesce(_WITHDRAWN, _NOT_FRONTAL, unusable_text(Task.UNDERSTANDING))
     return images.join(subjects, on=_SUBJECT, how="left").with_columns(reason=reason)
 
 
 def choose_for_generation(images: pl.DataFrame, subjects: pl.DataFrame) -> pl.DataFrame:
     """Every image with its split and the `reason` that excludes it from generation, null where it is kept."""
-    reason = pl.coalesce(_WITHDRAWN, _NOT_FRONTAL, _NO_TEXT, _NO_CAPTION)
+    reason = pl.coalesce(_WITHDRAWN, _NOT_FRONTAL, unusable_text(Task.GENERATION))
     return images.join(subjects, on=_SUBJECT, how="left").with_columns(reason=reason)
 
 
@@ -171,7 +169,7 @@ def choose_annotated(images: pl.DataFrame, annotations: pl.DataFrame) -> pl.Data
     return (
         annotations.rename({"labels": "annotated_labels"})
         .join(images, on="image_id", how="left")
-        .with_columns(reason=pl.coalesce(repeated, malformed, unknown, _WITHDRAWN, _NO_TEXT, _NO_CAPTION))
+        .with_columns(reason=pl.coalesce(repeated, malformed, unknown, _WITHDRAWN, unusable_text(Task.GENERATION)))
         .with_columns(pl.col("source").fill_null("llava-rad"))
     )
 
@@ -197,8 +195,6 @@ def refuse_leaks(rows: pl.DataFrame) -> None:
 
 _WITHDRAWN = pl.when(pl.col("withdrawn")).then(pl.lit("withdrawn"))
 _NOT_FRONTAL = pl.when(~pl.col("view_position").fill_null("").is_in(sorted(FRONTAL_VIEWS))).then(pl.lit("not_frontal"))
-_NO_TEXT = pl.when(pl.col("outcome") != APPROVED).then(pl.col("outcome"))
-_NO_CAPTION = pl.when((pl.col("findings") == "") & (pl.col("impression") == "")).then(pl.lit("no_caption"))
 
 
 def _images_with_outcomes(store: Store, prompt_version: str, model: str) -> pl.DataFrame:
