@@ -29,7 +29,7 @@ class Config(BaseModel):
             ConfigError: the file is missing or not a mapping, an override is malformed, or a value is refused;
                 the message names every offending field.
         """
-        return cls.build(_read_yaml(Path(path)), overrides, origin=str(path))
+        return cls.build(read_yaml(Path(path)), overrides, origin=str(path))
 
     @classmethod
     def build(cls, values: dict[str, Any], overrides: Sequence[str] = (), origin: str = "configuration") -> Self:
@@ -59,7 +59,12 @@ def json_digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in the YAML file at `path`.
+
+    Raises:
+        ConfigError: it is missing, malformed, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,0 +1,116 @@
+"""A run's folder on disk: whole checkpoints `step-<N>/`, published by rename, and the reasons not to resume from one."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from unix.config import Config, describe
+from unix.errors import ResumeError
+
+META_FILE = "meta.json"
+STATE_FILE = "training_state.pt"
+
+
+class Meta(Config):
+    """`meta.json` of a checkpoint: what it is and what it came from. Written last inside the folder."""
+
+    stage: str
+    step: int
+    steps: int
+    """Length of the whole run."""
+    seed: int
+    loader: dict[str, Any] | None
+    """Where the sample stream stood, so that the next batch is the one an uninterrupted run would see."""
+    configuration_digest: str
+    architecture_digest: str
+    shards_digest: str
+    """Digest of the manifest of the shard set that was read."""
+    parents: tuple[str, ...] = ()
+    """Checkpoints whose weights this run started from, as `<stage>:<configuration digest>:<step>`."""
+    notes: tuple[str, ...] = ()
+    """What a user of these weights must know, such as that a warm start stands for pretrained weights."""
+
+
+def step_folder(run_dir: str | Path, step: int) -> Path:
+    """`<run_dir>/step-<N>`."""
+    return Path(run_dir) / f"step-{step}"
+
+
+def newest_checkpoint(run_dir: str | Path) -> Path | None:
+    """The whole checkpoint with the highest step, or None; folders without `meta.json` are unfinished and ignored."""
+    whole = [path.parent for path in Path(run_dir).glob(f"step-*/{META_FILE}")]
+    return max(whole, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
+def read_meta(folder: Path) -> Meta:
+    """The meta data of one checkpoint.
+
+    Raises:
+        ResumeError: `meta.json` is missing or does not have the expected fields.
+    """
+    path = folder / META_FILE
+    try:
+        return Meta.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ResumeError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ResumeError(f"{path}: {describe(error)}") from error
+
+
+def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a folder aside, add `meta.json`, then rename it to `step-<N>`; a crash leaves no half checkpoint."""
+    target = step_folder(run_dir, meta.step)
+    aside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    (aside / META_FILE).write_text(json.dumps(meta.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(aside, target)
+    return target
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the optimizer's side of a checkpoint."""
+    torch.save(state, folder / STATE_FILE)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote; tensors and plain values only, never code.
+
+    Raises:
+        ResumeError: the file is missing or damaged.
+    """
+    path = folder / STATE_FILE
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ResumeError(
+            f"{path} is missing or damaged ({error}); remove {folder} to resume from the step before"
+        ) from error
+
+
+def check_resumable(folder: Path, meta: Meta, expected: Meta) -> None:
+    """Refuse to continue a run whose data, stage, seed or architecture is not the one it began with.
+
+    Raises:
+        ResumeError: naming the first difference and both values.
+    """
+    for field, remedy in (
+        ("stage", "give this stage a run_dir of its own"),
+        ("architecture_digest", "start a new run for another architecture"),
+        ("shards_digest", "point `shards` at the set the run began with, or start a new run with --from"),
+        ("seed", "resume with the seed the run began with"),
+    ):
+        found, wanted = getattr(meta, field), getattr(expected, field)
+        if found != wanted:
+            raise ResumeError(f"{folder}: {field} is {found} there and {wanted} in this configuration; {remedy}")
+    if meta.step > expected.steps:
+        raise ResumeError(f"{folder} is at step {meta.step}, past this configuration's steps {expected.steps}")

@@ -1,0 +1,84 @@
+"""Where the ranks of a run meet: sums of counts and gradients, and who writes to disk. One process is a world of one."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+
+class Engine:
+    """Data parallelism by summed gradients.
+
+    Losses are already divided by counts over the whole global batch, so gradients are summed, never averaged, and one
+    rank with four micro-batches does what four ranks with one do.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
+
+    def __enter__(self) -> "Engine":
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes checkpoints and metrics."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> list[Item]:
+        """This rank's part of the global batch."""
+        return list(items[self.rank :: self.world])
+
+    def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Each number summed over the ranks."""
+        if self.world == 1:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(values)
+        return values.tolist()
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum gradients over the ranks in place, as one flat message."""
+        if self.world == 1:
+            return
+        gradients = [
+            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in parameters
+        ]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        pieces = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, piece in zip(parameters, gradients, pieces, strict=True):
+            parameter.grad = piece.view_as(gradient)
+
+    def sum_rows(self, rows: Tensor | None) -> Tensor:
+        """A table of which every rank filled its own rows and left zeros elsewhere; None where a rank had none to fill."""
+        if self.world == 1:
+            if rows is None:
+                raise ValueError("a single process must fill every row")
+            return rows
+        shapes: list[tuple[int, ...] | None] = [None] * self.world
+        dist.all_gather_object(shapes, None if rows is None else tuple(rows.shape))
+        shape = next(item for item in shapes if item is not None)
+        table = torch.zeros(shape, device=self.device) if rows is None else rows
+        dist.all_reduce(table)
+        return table
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world > 1:
+            dist.barrier()

@@ -1,0 +1,108 @@
+"""One run of the loop in one folder: optimizer, resume, metrics and checkpoints around `run_steps`."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from unix.data.stream import LoaderState, Sample, ShardReader, stream
+from unix.errors import ConfigError
+from unix.training.checkpoint import (
+    Meta,
+    check_resumable,
+    load_state,
+    newest_checkpoint,
+    publish,
+    read_meta,
+    save_state,
+    step_folder,
+)
+from unix.training.engine import Engine
+from unix.training.loop import Objective, Position, run_steps
+from unix.training.metrics import MetricsFile
+from unix.training.optim import Optimizer, OptimizerConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What one run of the loop needs, apart from its objective."""
+
+    run_dir: Path
+    meta: Meta
+    """Of the finished run; each checkpoint gets it with its own step and loader state."""
+    optimizer: OptimizerConfig
+    reader: ShardReader
+    global_batch: int
+    checkpoint_every: int
+    resume: bool
+    write_model: Callable[[Path], None]
+    """Writes the model's side of a checkpoint: weights as published, tokenizer, preprocessing."""
+
+
+def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
+    """Train from the newest whole checkpoint with `resume`, else from step 0; returns the last checkpoint's folder.
+
+    Afterwards the objective's parameters hold what the checkpoint publishes.
+
+    Raises:
+        ConfigError: the folder holds a run already and `resume` is off, or the batch does not divide over the ranks.
+        ResumeError: the checkpoint to resume from belongs to another run, or is damaged.
+        Interrupted: on SIGTERM or SIGINT, after saving.
+    """
+    optimizer = Optimizer(objective.parameters(), run.optimizer, run.meta.steps)
+    position = _resume(run, optimizer) if run.resume else Position(0, None)
+    if not run.resume and newest_checkpoint(run.run_dir) is not None:
+        raise ConfigError(f"{run.run_dir} holds a run already; continue it with --resume or give another run_dir")
+
+    def save(at: Position) -> None:
+        if engine.is_main:
+            meta = run.meta.model_copy(update={"step": at.step, "loader": dataclasses.asdict(at.loader)})
+
+            def write(folder: Path) -> None:
+                save_state(folder, optimizer.state())
+                with optimizer.published():
+                    run.write_model(folder)
+
+            publish(run.run_dir, meta, write)
+        engine.barrier()
+
+    def run_loop(metrics: MetricsFile | None) -> None:
+        run_steps(
+            objective,
+            optimizer,
+            engine,
+            _samples(run, position.loader, engine),
+            position,
+            steps=run.meta.steps,
+            metrics=metrics,
+            save=save,
+            checkpoint_every=run.checkpoint_every,
+            label=run.meta.stage,
+        )
+
+    if engine.is_main:
+        with MetricsFile(run.run_dir, position.step) as metrics:
+            run_loop(metrics)
+    else:
+        run_loop(None)
+    optimizer.settle()
+    return step_folder(run.run_dir, run.meta.steps)
+
+
+def _samples(run: Fit, state: LoaderState | None, engine: Engine) -> Iterator[tuple[list[Sample], LoaderState]]:
+    return stream(run.reader, run.meta.seed, run.global_batch, state, rank=engine.rank, world_size=engine.world)
+
+
+def _resume(run: Fit, optimizer: Optimizer) -> Position:
+    folder = newest_checkpoint(run.run_dir)
+    if folder is None:
+        logger.info("%s holds no whole checkpoint yet: starting at step 0", run.run_dir)
+        return Position(0, None)
+    meta = read_meta(folder)
+    check_resumable(folder, meta, run.meta)
+    state: dict[str, Any] = load_state(folder)
+    optimizer.load_state(state)
+    return Position(meta.step, LoaderState(**meta.loader) if meta.loader else None)

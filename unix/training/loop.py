@@ -1,0 +1,152 @@
+"""The training loop: one optimizer step after another over an exact stream of samples.
+
+Everything random is drawn from (seed, step, sample key), so a run has no generator state: weights, optimizer moments,
+the step and the loader's position are all there is to save.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NamedTuple, Protocol, Self
+
+from torch import Tensor, nn
+
+from unix.data.stream import LoaderState, Sample
+from unix.errors import Interrupted
+from unix.progress import Progress
+from unix.training.engine import Engine
+from unix.training.metrics import MetricsFile
+from unix.training.optim import Optimizer
+
+
+class Losses(Protocol):
+    """A named tuple whose first field, `loss`, is what is minimised."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The scalar to differentiate."""
+        ...
+
+    def _asdict(self) -> dict[str, Tensor]: ...
+
+
+class MicroBatch(NamedTuple):
+    """What one forward and backward pass takes."""
+
+    batch: Any
+    num_targets: float
+    """Loss-bearing items in it: what the loss is divided by, once summed over the global batch."""
+    num_tokens: int
+    """Positions the decoder runs over, for the throughput figure."""
+
+
+class Objective(Protocol):
+    """One kind of training: what is trained, how samples become batches, and the loss of a batch."""
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The trainable parameters by unique name; everything else is frozen."""
+        ...
+
+    def pack(self, samples: Sequence[Sample], step: int) -> list[MicroBatch]:
+        """Micro-batches of this rank's samples at `step`."""
+        ...
+
+    def losses(self, batch: Any, num_targets: float) -> Losses:
+        """Losses of one micro-batch, divided by the global batch's `num_targets`."""
+        ...
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    step: int
+    """Optimizer steps done."""
+    loader: LoaderState | None
+    """The sample stream's state after them."""
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT while open, so that the loop can save and leave between two steps."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.raised = True
+
+
+def run_steps(
+    objective: Objective,
+    optimizer: Optimizer,
+    engine: Engine,
+    stream: Iterator[tuple[list[Sample], LoaderState]],
+    position: Position,
+    *,
+    steps: int,
+    metrics: MetricsFile | None,
+    save: Callable[[Position], None],
+    checkpoint_every: int,
+    label: str,
+) -> Position:
+    """Train until `steps`; saves every `checkpoint_every` steps and at the end.
+
+    Raises:
+        Interrupted: on SIGTERM or SIGINT, after saving.
+    """
+    with StopSignal() as stop, Progress(label, steps - position.step) as progress:
+        while position.step < steps:
+            started = time.perf_counter()
+            samples, loader = next(stream)
+            micro_batches = objective.pack(samples, position.step)
+            waited = time.perf_counter() - started
+
+            num_targets, num_tokens, stopping = engine.sum_numbers(
+                [
+                    sum(item.num_targets for item in micro_batches),
+                    sum(item.num_tokens for item in micro_batches),
+                    float(stop.raised),
+                ]
+            )
+            terms: dict[str, float] = {}
+            for item in micro_batches:
+                losses = objective.losses(item.batch, num_targets)
+                losses.loss.backward()
+                for name, value in losses._asdict().items():
+                    terms[name] = terms.get(name, 0.0) + float(value.detach())
+            engine.sum_gradients(optimizer.parameters.values())
+            gradient_norm, learning_rate = optimizer.step(position.step)
+            position = Position(position.step + 1, loader)
+
+            terms = dict(zip(terms, engine.sum_numbers(list(terms.values())), strict=True))
+            if metrics is not None:
+                metrics.write(
+                    position.step,
+                    {
+                        **terms,
+                        "grad_norm": gradient_norm,
+                        "learning_rate": learning_rate,
+                        "tokens_per_second": num_tokens / (time.perf_counter() - started),
+                        "data_wait_seconds": waited,
+                    },
+                )
+            progress.advance(note=f"loss {terms['loss']:.3f}")
+            if stopping or position.step % checkpoint_every == 0 or position.step == steps:
+                save(position)
+            if stopping and position.step < steps:
+                raise Interrupted(
+                    f"{label} stopped on request after saving step {position.step}; continue with --resume"
+                )
+    return position

@@ -1,0 +1,45 @@
+"""`metrics.jsonl`: one JSON object per optimizer step, appended as the run goes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """Appends rows; opening it drops every row past `step`, so that a resumed run has each step once."""
+
+    def __init__(self, run_dir: str | Path, step: int) -> None:
+        path = Path(run_dir) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step else []
+        aside = path.with_suffix(".partial")
+        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        aside.replace(path)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Append the row of optimizer step `step` (counted from 1)."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
+    """All rows of a run, oldest first."""
+    return [json.loads(line) for line in _whole_lines(Path(run_dir) / FILE_NAME)]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were written to their end; a crash may leave a torn last one."""
+    if not path.is_file():
+        return []
+    return [
+        line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]

@@ -1,0 +1,122 @@
+"""What stages 1 to 3 train: packing, frozen parts and losses of the understanding and of the generation branch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from unix.batch import IGNORED, GenerationBatch, UnderstandingBatch
+from unix.data.pack import GenerationPacking, UnderstandingPacking, pack_generation, pack_understanding
+from unix.data.stream import Sample
+from unix.data.tokenizer import Tokenizer
+from unix.model.dual_branch import DualBranch
+from unix.model.flow import velocity_target
+from unix.records import join_report
+from unix.training.alignment import Alignment
+from unix.training.encodings import LatentSource
+from unix.training.loop import MicroBatch
+from unix.training.losses import GenerationLosses, UnderstandingLosses, generation_losses, understanding_losses
+
+
+def train_only(module: nn.Module, names: set[str]) -> dict[str, nn.Parameter]:
+    """Freeze everything in `module` but the parameters in `names`, and return those."""
+    trained: dict[str, nn.Parameter] = {}
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name in names:
+            trained[name] = parameter
+    return trained
+
+
+def in_length_order(samples: Sequence[Sample], text_of: Mapping[str, str], micro_batch: int) -> Iterator[list[Sample]]:
+    """Micro-batches of texts of like length, so that little of a batch is padding."""
+    ordered = sorted(samples, key=lambda sample: (len(text_of[sample.image_id]), sample.image_id))
+    for start in range(0, len(ordered), micro_batch):
+        yield ordered[start : start + micro_batch]
+
+
+class UnderstandingObjective:
+    """Stage 1: reports from images. Trains tower, connector and understanding branch."""
+
+    def __init__(
+        self, model: DualBranch, tokenizer: Tokenizer, packing: UnderstandingPacking, *, seed: int, micro_batch: int
+    ) -> None:
+        self._model, self._tokenizer, self._packing = model, tokenizer, packing
+        self._seed, self._micro_batch = seed, micro_batch
+        self._trained = train_only(model, {name for name, _ in model.understanding_parameters()})
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """Everything but the generation branch."""
+        return self._trained
+
+    def pack(self, samples: Sequence[Sample], step: int) -> list[MicroBatch]:
+        """Images with their reports, one micro-batch per group of like length."""
+        reports = {sample.image_id: join_report(sample.findings, sample.impression) for sample in samples}
+        packed: list[MicroBatch] = []
+        for group in in_length_order(samples, reports, self._micro_batch):
+            texts = [reports[sample.image_id] for sample in group]
+            batch = pack_understanding(group, texts, self._tokenizer, self._packing, seed=self._seed, step=step)
+            num_targets = int((batch.target_ids_BL != IGNORED).sum())
+            num_image = self._model.config.vision.num_tokens + 2
+            packed.append(MicroBatch(batch, num_targets, int(batch.text_length_B.sum()) + num_image * len(group)))
+        return packed
+
+    def losses(self, batch: UnderstandingBatch, num_targets: float) -> UnderstandingLosses:
+        """Cross entropy of the report's tokens."""
+        output = self._model.understanding(batch.to(self._model.head.weight.device))
+        return understanding_losses(output.logits_NV, output.targets_N, num_targets)
+
+
+class GenerationObjective:
+    """Stages 2 and 3: latents from captions. Trains the generation branch, and REPA's projector where there is one."""
+
+    def __init__(
+        self,
+        model: DualBranch,
+        tokenizer: Tokenizer,
+        packing: GenerationPacking,
+        latents: LatentSource,
+        alignment: Alignment | None,
+        *,
+        seed: int,
+        micro_batch: int,
+    ) -> None:
+        self._model, self._tokenizer, self._packing = model, tokenizer, packing
+        self._latents, self._alignment = latents, alignment
+        self._seed, self._micro_batch = seed, micro_batch
+        self._trained = train_only(model, {name for name, _ in model.generation_parameters()})
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The generation branch, and `alignment.*`."""
+        projector = {} if self._alignment is None else self._alignment.parameters()
+        return {**self._trained, **{f"alignment.{name}": value for name, value in projector.items()}}
+
+    def pack(self, samples: Sequence[Sample], step: int) -> list[MicroBatch]:
+        """Captions with latents, noise and times, one micro-batch per group of like length."""
+        captions = {sample.image_id: sample.caption for sample in samples}
+        packed: list[MicroBatch] = []
+        for group in in_length_order(samples, captions, self._micro_batch):
+            batch = pack_generation(
+                [sample.image_id for sample in group],
+                [sample.caption for sample in group],
+                self._latents.of(group, step),
+                self._tokenizer,
+                self._packing,
+                seed=self._seed,
+                step=step,
+                alignment_BTE=None if self._alignment is None else self._alignment.features(group),
+            )
+            num_latents = batch.latent_BChw[:, 0].numel() + 2 * len(group)
+            packed.append(MicroBatch(batch, len(group), int(batch.caption_length_B.sum()) + num_latents))
+        return packed
+
+    def losses(self, batch: GenerationBatch, num_targets: float) -> GenerationLosses:
+        """Flow matching, and alignment where the stage has it."""
+        batch = batch.to(self._model.head.weight.device)
+        layer = None if self._alignment is None else self._alignment.layer
+        output = self._model.generation(batch, capture_layer=layer)
+        aligned: Tensor | None = None
+        if self._alignment is not None and output.captured_BTE is not None and batch.alignment_BTE is not None:
+            aligned = self._alignment.loss(output.captured_BTE, batch.alignment_BTE, batch.latent_BChw.shape[-2:])
+        weight = 0.0 if self._alignment is None else self._alignment.weight
+        target = velocity_target(batch.latent_BChw, batch.noise_BChw)
+        return generation_losses(output.velocity_BChw, target, aligned, weight, num_targets)

@@ -1,0 +1,104 @@
+"""AdamW over the trainable parameters, its learning-rate schedule, clipping, and an optional moving average of weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unix.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW and its schedule: linear warm-up, then constant, then an optional linear decay to zero."""
+
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    """Length of a linear decay to zero at the end of the run; 0 keeps the rate constant, as Table 1 does."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-15
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    average_decay: float | None = None
+    """Decay of an exponential moving average of the weights, which is what a checkpoint then publishes; None = no average."""
+
+
+def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of optimizer step `step` (counted from 0) of a run of `steps`."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay = min(1.0, (steps - step) / config.decay_steps) if config.decay_steps else 1.0
+    return config.learning_rate * warmup * decay
+
+
+class Optimizer:
+    """Owns everything that changes a weight: AdamW's moments, the schedule, the clip and the moving average."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, steps: int) -> None:
+        self.parameters = dict(parameters)
+        self._config, self._steps = config, steps
+        self._adamw = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._average: dict[str, Tensor] = {}
+        if config.average_decay is not None:
+            self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def step(self, step: int) -> tuple[float, float]:
+        """Apply the gathered gradients as optimizer step `step` (from 0); returns (gradient norm before clipping, rate)."""
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self._config.gradient_clip)
+        rate = learning_rate_at(self._config, step, self._steps)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        self._update_average(step)
+        return float(norm), rate
+
+    @contextmanager
+    def published(self) -> Iterator[None]:
+        """While open, the parameters hold what a checkpoint publishes: the moving average where there is one."""
+        raw = {name: self.parameters[name].detach().clone() for name in self._average}
+        self._write(self._average)
+        try:
+            yield
+        finally:
+            self._write(raw)
+
+    def settle(self) -> None:
+        """Put what a checkpoint publishes into the parameters for good: the run is over."""
+        self._write(self._average)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit: raw weights, moments, average."""
+        return {
+            "weights": {name: value.detach() for name, value in self.parameters.items()},
+            "adamw": self._adamw.state_dict(),
+            "average": self._average,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self._write(state["weights"])
+        self._adamw.load_state_dict(state["adamw"])
+        self._average = dict(state["average"])
+
+    @torch.no_grad()
+    def _write(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self.parameters[name].copy_(value)
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        if not self._average:
+            return
+        # A young average would remember the initial weights: let it follow closely at first.
+        decay = min(self._config.average_decay or 0.0, (1 + step) / (10 + step))
+        averages = list(self._average.values())
+        torch._foreach_lerp_(averages, [self.parameters[name].detach() for name in self._average], 1.0 - decay)

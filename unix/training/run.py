@@ -1,0 +1,214 @@
+"""One stage from configuration to checkpoint: `train`."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import PositiveInt
+
+from unix.config import Config
+from unix.data.pack import UnderstandingPacking
+from unix.data.stream import ShardReader
+from unix.data.tokenizer import Tokenizer
+from unix.errors import ConfigError
+from unix.model.alignment import AlignmentEncoder, AlignmentProjector, RadDinoEncoder, TowerEncoder
+from unix.model.dual_branch import DualBranch
+from unix.model.latent import ImageCodec
+from unix.model.weights.native import load_codec, load_model, newest_step, save_model
+from unix.records import Split
+from unix.training.alignment import Alignment
+from unix.training.checkpoint import Meta, newest_checkpoint, publish, read_meta, step_folder
+from unix.training.encodings import (
+    ComputedEncodings,
+    Encodings,
+    ImageFunction,
+    LatentSource,
+    RememberedEncodings,
+    ShardEncodings,
+    alignment_features,
+    codec_moments,
+)
+from unix.training.engine import Engine
+from unix.training.fit import Fit, fit
+from unix.training.loop import Objective
+from unix.training.metrics import read_metrics
+from unix.training.objectives import GenerationObjective, UnderstandingObjective
+from unix.training.stages import GenerationStageConfig, Stage, TrainConfig
+from unix.training.warm_start import NOTE, packing_of, warm_start
+
+logger = logging.getLogger(__name__)
+
+PREPROCESSING_FILE = "preprocessing.json"
+CONFIGURATION_FILE = "configuration.json"
+
+
+class TrainSummary(Config):
+    """What a run of a stage came to."""
+
+    stage: str
+    checkpoint: str
+    steps: PositiveInt
+    seconds: float
+    """Of this process alone; an earlier, interrupted part of the run is not in it."""
+    loss: float
+    """Mean over the last tenth of the steps."""
+    trained_parameters: int
+    notes: tuple[str, ...]
+    """What the checkpoint's user must know."""
+
+
+def train(config: TrainConfig) -> TrainSummary:
+    """Run one stage, in one process or as a rank under torchrun.
+
+    Raises:
+        ConfigError: the configuration contradicts itself, its data or its starting checkpoint.
+        ResumeError: with `resume`, the run in `run_dir` is another one.
+        WeightsError: the starting checkpoint is damaged.
+        Interrupted: on SIGTERM or SIGINT, after saving.
+    """
+    started = time.perf_counter()
+    with Engine() as engine:
+        if config.stage == Stage.WARM_START:
+            trained, meta = _warm_start(config, engine)
+        else:
+            trained, meta = _train_stage(config, engine)
+    rows = read_metrics(config.run_dir)
+    last = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
+    return TrainSummary(
+        stage=config.stage,
+        checkpoint=str(step_folder(config.run_dir, config.steps)),
+        steps=config.steps,
+        seconds=round(time.perf_counter() - started, 1),
+        loss=sum(last) / len(last),
+        trained_parameters=trained,
+        notes=meta.notes,
+    )
+
+
+def _warm_start(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
+    meta = _meta(config, ShardReader(Path(config.shards) / config.data_set, Split.TRAIN), parents=(), notes=(NOTE,))
+    done = newest_checkpoint(config.run_dir)
+    if done is not None and not config.resume:
+        raise ConfigError(f"{config.run_dir} holds a run already; continue it with --resume or give another run_dir")
+    made = warm_start(config, engine)
+    if done is None:
+        write = _writer(config, made.model, made.codec, made.tokenizer, packing_of(config))
+        publish(config.run_dir, meta.model_copy(update={"step": config.steps}), write)
+    names = {name for name, _ in made.model.understanding_parameters()}
+    count = sum(value.numel() for name, value in made.model.named_parameters() if name in names)
+    return count + sum(value.numel() for value in made.codec.parameters()), meta
+
+
+def _train_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
+    start = newest_step(Path(config.from_checkpoint or ""))
+    model, codec = load_model(start)
+    if model.config != config.model:
+        raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
+    tokenizer = Tokenizer.load(start)
+    reader = ShardReader(Path(config.shards) / config.data_set, Split.TRAIN)
+    packing = config.understanding or UnderstandingPacking.load(start / PREPROCESSING_FILE)
+    parent = read_meta(start)
+    notes = list(parent.notes)
+    if config.stage == Stage.UNDERSTANDING:
+        objective: Objective = UnderstandingObjective(
+            model, tokenizer, packing, seed=config.seed, micro_batch=config.micro_batch
+        )
+    else:
+        stage = config.generation or GenerationStageConfig()
+        if stage.copy_understanding:
+            model.copy_understanding_to_generation()
+        if stage.autoencoder is not None:
+            codec = load_codec(Path(stage.autoencoder))
+        alignment, encoder_note = _alignment(stage.alignment, model, config, reader, engine)
+        notes += encoder_note
+        objective = GenerationObjective(
+            model,
+            tokenizer,
+            stage.packing,
+            LatentSource(_moments(stage, codec, config, reader, engine), codec, config.seed),
+            alignment,
+            seed=config.seed,
+            micro_batch=config.micro_batch,
+        )
+    lineage = (*parent.parents, f"{parent.stage}:{parent.configuration_digest}:{parent.step}")
+    meta = _meta(config, reader, lineage, tuple(dict.fromkeys(notes)))
+    run = Fit(
+        run_dir=Path(config.run_dir),
+        meta=meta,
+        optimizer=config.optimizer,
+        reader=reader,
+        global_batch=config.global_batch,
+        checkpoint_every=config.checkpoint_every,
+        resume=config.resume,
+        write_model=_writer(config, model, codec, tokenizer, packing),
+    )
+    fit(objective, run, engine)
+    return sum(value.numel() for value in objective.parameters().values()), meta
+
+
+def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], notes: tuple[str, ...]) -> Meta:
+    return Meta(
+        stage=config.stage,
+        step=0,
+        steps=config.steps,
+        seed=config.seed,
+        loader=None,
+        # Where a run lies and whether it was interrupted does not change what it is.
+        configuration_digest=config.model_copy(update={"resume": False, "run_dir": "", "shards": ""}).digest(),
+        architecture_digest=config.model.digest(),
+        shards_digest=reader.manifest.digest(),
+        parents=parents,
+        notes=notes,
+    )
+
+
+def _writer(
+    config: TrainConfig, model: DualBranch, codec: ImageCodec, tokenizer: Tokenizer, packing: UnderstandingPacking
+) -> Callable[[Path], None]:
+    """Writes the model's side of a checkpoint: all that describing and drawing need, and the resolved configuration."""
+
+    def write(folder: Path) -> None:
+        save_model(folder, model, codec)
+        tokenizer.save(folder)
+        for name, part in ((PREPROCESSING_FILE, packing), (CONFIGURATION_FILE, config)):
+            (folder / name).write_text(json.dumps(part.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
+    return write
+
+
+def _moments(
+    stage: GenerationStageConfig, codec: ImageCodec, config: TrainConfig, reader: ShardReader, engine: Engine
+) -> Encodings:
+    if stage.latents == "shards":
+        folder = Path(config.shards) / f"{config.data_set}-latents"
+        return ShardEncodings(ShardReader(folder, Split.TRAIN), reader)
+    return _encodings(codec_moments(codec), stage.latents == "memory", reader, engine)
+
+
+def _alignment(
+    stage: GenerationStageConfig, model: DualBranch, config: TrainConfig, reader: ShardReader, engine: Engine
+) -> tuple[Alignment | None, tuple[str, ...]]:
+    """REPA as configured, and a note that says what its encoder is."""
+    wanted = stage.alignment
+    if wanted is None:
+        return None, ()
+    if wanted.layer > model.config.decoder.num_layers:
+        raise ConfigError(f"alignment.layer {wanted.layer} is past the decoder's {model.config.decoder.num_layers} layers")
+    encoder: AlignmentEncoder
+    if wanted.encoder == "vision-tower":
+        encoder = TowerEncoder(model.vision)
+    else:
+        encoder = RadDinoEncoder.load(Path(wanted.encoder))
+    projector = AlignmentProjector.build(
+        model.config.decoder.hidden_size, wanted.projector_width, encoder.width, config.seed
+    )
+    features = _encodings(alignment_features(encoder), stage.latents == "memory", reader, engine)
+    note = f"{config.stage} aligned with {encoder.description}"
+    logger.info("alignment encoder: %s", encoder.description)
+    return Alignment(projector, features, layer=wanted.layer, weight=wanted.weight), (note,)
+
+
+def _encodings(function: ImageFunction, remember: bool, reader: ShardReader, engine: Engine) -> Encodings:
+    return RememberedEncodings(function, reader, engine) if remember else ComputedEncodings(function)

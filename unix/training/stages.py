@@ -1,0 +1,152 @@
+"""The stages as configuration: one type, `TrainConfig`, and one YAML preset per stage."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import PositiveInt, model_validator
+
+from unix.config import Config, read_yaml
+from unix.data.pack import GenerationPacking, UnderstandingPacking
+from unix.errors import ConfigError
+from unix.model.dual_branch import ModelConfig
+from unix.model.latent import FoldedVAEConfig
+from unix.resources import resource
+from unix.training.optim import OptimizerConfig
+
+
+class Stage(StrEnum):
+    """The training stages of Table 1, and before them the tiny presets' warm start."""
+
+    WARM_START = "stage0"
+    UNDERSTANDING = "stage1"
+    GENERATION_PRETRAINING = "stage2"
+    GENERATION_FINE_TUNING = "stage3"
+
+
+class AlignmentConfig(Config):
+    """REPA: pull one layer's latent tokens towards a frozen image encoder's features."""
+
+    weight: float = 0.5
+    layer: PositiveInt = 8
+    """Decoder layer, counted from 1, whose output is aligned."""
+    encoder: str = "vision-tower"
+    """`vision-tower`: the model's own, frozen after stage 1; or the folder of a RAD-DINO."""
+    projector_width: PositiveInt = 2048
+
+
+class GenerationStageConfig(Config):
+    """What stages 2 and 3 add."""
+
+    packing: GenerationPacking = GenerationPacking()
+    latents: Literal["shards", "memory", "loop"] = "loop"
+    """Where latents come from: the set `<data_set>-latents`; encoded once into memory; or encoded in every step."""
+    autoencoder: str | None = None
+    """Folder of the image autoencoder where the starting checkpoint holds none (kl-f16)."""
+    copy_understanding: bool = False
+    """Start the generation branch as a copy of the understanding branch (stage 2)."""
+    alignment: AlignmentConfig | None = None
+
+
+class PartConfig(Config):
+    """One part of stage 0; what it does not say is as in the stage's own configuration."""
+
+    steps: PositiveInt
+    learning_rate: float
+    decay_steps: int = 0
+
+
+class WarmStartConfig(Config):
+    """Stage 0, which stands in for pretrained weights in the tiny presets only."""
+
+    text: PartConfig
+    """Language modelling on the training reports, without images."""
+    tower: PartConfig
+    """The vision tower on attributes parsed from the training reports."""
+    autoencoder: PartConfig
+    """The image autoencoder, in a process of its own beside the other two."""
+    codec: FoldedVAEConfig = FoldedVAEConfig()
+    autoencoder_set: str
+    """Shard set whose images the autoencoder sees."""
+    autoencoder_sizes: tuple[PositiveInt, ...]
+    """Sides in pixels that it sees them at, in turn."""
+    divergence_weight: float = 1e-3
+    """Weight of the divergence of the latent from a standard normal."""
+
+
+class TrainConfig(Config):
+    """One run of one stage."""
+
+    stage: Stage
+    steps: PositiveInt
+    seed: int = 0
+    global_batch: PositiveInt
+    """Samples per optimizer step over all ranks and micro-batches."""
+    micro_batch: PositiveInt
+    """Largest number of samples in one forward pass."""
+    checkpoint_every: PositiveInt
+    shards: str
+    """Folder that holds the shard sets."""
+    data_set: str
+    """Name of the shard set to train on, such as `generation-256`."""
+    run_dir: str
+    from_checkpoint: str | None = None
+    """A run's or checkpoint's folder whose weights the stage starts from."""
+    resume: bool = False
+    model: ModelConfig
+    """The architecture; a starting checkpoint must have the same."""
+    optimizer: OptimizerConfig
+    understanding: UnderstandingPacking | None = None
+    generation: GenerationStageConfig | None = None
+    warm_start: WarmStartConfig | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_stage_needs(self) -> Self:
+        needed = {
+            Stage.WARM_START: ("warm_start", "understanding"),
+            Stage.UNDERSTANDING: ("understanding", "from_checkpoint"),
+            Stage.GENERATION_PRETRAINING: ("generation", "from_checkpoint"),
+            Stage.GENERATION_FINE_TUNING: ("generation", "from_checkpoint"),
+        }[self.stage]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.stage} needs {' and '.join(missing)}")
+        if self.warm_start is not None:
+            parts = (self.warm_start.text, self.warm_start.tower, self.warm_start.autoencoder)
+            if self.steps != sum(part.steps for part in parts):
+                raise ValueError(f"steps {self.steps} is not the sum of its parts' {[part.steps for part in parts]}")
+        if self.micro_batch > self.global_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} is larger than global_batch {self.global_batch}")
+        return self
+
+
+def load_stage(
+    stage: str, *, preset: str = "tiny", config: str | None = None, overrides: tuple[str, ...] | list[str] = ()
+) -> TrainConfig:
+    """The configuration of `stage`: the preset's `model.yaml` and `<stage>.yaml`, or a file of one's own, with overrides.
+
+    Raises:
+        ConfigError: no such preset or stage, or a value is refused.
+    """
+    path = Path(config) if config else preset_path(preset, stage)
+    values = read_yaml(path)
+    if "model" not in values:
+        values["model"] = read_yaml(path.with_name("model.yaml") if not config else preset_path(preset, "model"))
+    values.setdefault("stage", stage)
+    loaded = TrainConfig.build(values, overrides, origin=str(path))
+    if loaded.stage != stage:
+        raise ConfigError(f"{path} configures {loaded.stage}, not {stage}")
+    return loaded
+
+
+def preset_path(preset: str, name: str) -> Path:
+    """`unix/presets/<preset>/<name>.yaml`.
+
+    Raises:
+        ConfigError: there is none; the message lists those there are.
+    """
+    path = resource("presets", preset, f"{name}.yaml")
+    if not path.is_file():
+        there = sorted(f"{item.parent.name}/{item.stem}" for item in resource("presets").glob("*/stage*.yaml"))
+        raise ConfigError(f"there is no preset {preset}/{name}; there are {', '.join(there)}")
+    return path
