@@ -48,7 +48,7 @@ class Device(StrEnum):
     CENTRAL_LINE = "central venous catheter"
     NASOGASTRIC_TUBE = "nasogastric tube"
     CHEST_TUBE = "chest tube"
-    STERNAL_WIRES = "sternotomy wires"
+    PROSTHETIC_VALVE = "prosthetic valve"
 
 
 @dataclass(frozen=True, slots=True)

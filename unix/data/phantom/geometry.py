@@ -37,9 +37,10 @@ _DOWN = np.linspace(0.0, 1.1, 56, dtype=np.float32)
 class Geometry:
     """Measures of one frontal image; left and right are the patient's.
 
-    `heart_width_ratio` is heart width over inner thoracic width. `base_brightness` is that of the outer lung base on the
-    image's own scale from aerated lung (0) to soft tissue (1); fluid is 1 and above. `rim_darkness` is how much darker
-    the outermost lung is than soft tissue: 1 for black; air in the pleural space comes close to it, lung does not.
+    `heart_width_ratio` is heart width over inner thoracic width. `base_brightness` is that of the outer lung base on
+    the image's own scale from aerated lung (0) to soft tissue (1); fluid is 1 and above. `rim_darkness` is how much
+    darker the outermost lung is than soft tissue: 1 for black; air in the pleural space comes close to it, lung does
+    not.
     """
 
     heart_width_ratio: float

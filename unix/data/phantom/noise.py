@@ -13,10 +13,12 @@ from pathlib import Path
 from unix.config import Config
 from unix.data.phantom.draws import Draws
 from unix.data.phantom.grammar import CleanText, expand
+from unix.data.phantom.study import Projection
 from unix.records import RemovedSpan
 
 _WIDTH = 78
 _TITLE_INDENT = " " * 33
+_RULE = " " + "_" * 62
 
 _SHARES = {
     "wet_read": 0.08,
@@ -40,9 +42,10 @@ class Noise(Config):
     titles: list[str]
     examinations: dict[str, list[str]]
     indications: list[str]
-    techniques: list[str]
+    techniques: dict[str, list[str]]
     comparisons: list[str]
-    technique: list[str]
+    technique: dict[str, list[str]]
+    acquisition: list[str]
     prior_comparison: list[str]
     notification: list[str]
     dictation: list[str]
@@ -50,7 +53,7 @@ class Noise(Config):
     filler: list[str]
     addendum: list[str]
     wet_readers: list[str]
-    blanks: list[str]
+    blanks: dict[str, list[str]]
     headers: dict[str, list[str]]
 
 
@@ -76,44 +79,49 @@ def noise_book() -> Noise:
     return Noise.load(Path(__file__).with_name("noise.yaml"))
 
 
-def write_raw_report(clean: CleanText, num_views: int, draws: Draws) -> NoisyReport:
+def write_raw_report(clean: CleanText, projection: Projection, draws: Draws) -> NoisyReport:
     """Surround and interrupt the clean sentences with noise, and lay the whole out in MIMIC's manner."""
-    return _Writer(draws).write(clean, num_views)
+    return _Writer(draws, projection).write(clean)
 
 
 class _Writer:
     """One report in the making: the text so far and the noise in it."""
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: Draws, projection: Projection) -> None:
         self._draws = draws
+        self._projection = projection
         self._book = noise_book()
         self._blocks: list[str] = []
         self._noise: list[RemovedSpan] = []
 
-    def write(self, clean: CleanText, num_views: int) -> NoisyReport:
+    def write(self, clean: CleanText) -> NoisyReport:
+        has_addendum, leads = self._injects("addendum"), self._draws.chance(0.4)
+        if has_addendum and leads:
+            self._add_addendum()
+            self._blocks.append(_RULE)
         if self._injects("wet_read"):
             self._add_wet_read(clean)
+            self._blocks.append(_RULE)
         title = self._draws.choose(self._book.titles)
         self._blocks.append(_TITLE_INDENT + title)
         self._noise.append(RemovedSpan(title, "header"))
-        self._add_preamble(num_views)
+        self._add_preamble()
         findings, impression = self._interrupt(clean)
         self._add_section("findings", "FINDINGS:", findings)
         self._add_section("impression", "IMPRESSION:", impression)
         if self._injects("duplicate"):
             self._add_duplicate(clean)
-        if self._injects("addendum"):
-            self._add_noise_section("ADDENDUM:", self._say(self._book.addendum), "addendum")
+        if has_addendum and not leads:
+            self._add_addendum()
         return NoisyReport("\n \n".join(self._blocks) + "\n", tuple(self._noise))
 
-    def _add_preamble(self, num_views: int) -> None:
-        views = "single" if num_views == 1 else "double"
+    def _add_preamble(self) -> None:
         header = self._draws.choose(("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"))
-        self._add_noise_section(header, self._say(self._book.examinations[views]), "technique")
+        self._add_noise_section(header, self._say(self._book.examinations[self._projection]), "technique")
         header = self._draws.choose(("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"))
         self._add_noise_section(header, self._say(self._book.indications), "indication")
         if self._draws.chance(0.6):
-            self._add_noise_section("TECHNIQUE:", self._say(self._book.techniques), "technique")
+            self._add_noise_section("TECHNIQUE:", self._say(self._book.techniques[self._projection]), "technique")
         if self._draws.chance(0.8):
             self._add_noise_section("COMPARISON:", self._say(self._book.comparisons), "prior_comparison")
 
@@ -124,14 +132,13 @@ class _Writer:
         sections = [section for section in (findings, impression) if section]
         first, last = sections[0], sections[-1]
         if self._injects("blank"):
-            place = self._draws.below(len(first)) + 1
-            first.insert(place, Piece(self._draws.choose(self._book.blanks), "blank"))
+            self._blank_out(first)
         if self._injects("filler"):
             place = self._draws.below(len(last)) + 1
             last.insert(place, Piece(self._say(self._book.filler), "filler"))
         for category, sentences in (
             ("prior_comparison", self._book.prior_comparison),
-            ("technique", self._book.technique),
+            ("technique", self._book.technique[self._projection] + self._book.acquisition),
         ):
             if self._injects(category):
                 first.insert(0, Piece(self._say(sentences), category))
@@ -144,11 +151,23 @@ class _Writer:
                 last.append(Piece(self._say(sentences), category))
         return findings, impression
 
+    def _blank_out(self, pieces: list[Piece]) -> None:
+        """Leave a de-identification blank between two sentences or within one."""
+        place = self._draws.below(len(pieces))
+        if self._draws.chance(0.5):
+            pieces.insert(place + 1, Piece(self._draws.choose(self._book.blanks["between"]), "blank"))
+            return
+        blank = self._draws.choose(self._book.blanks["within"])
+        pieces[place] = Piece(f"{pieces[place].text.removesuffix('.')} {blank}.")
+        self._noise.append(RemovedSpan(blank, "blank"))
+
     def _add_wet_read(self, clean: CleanText) -> None:
         told = (clean.impression or clean.findings)[:2]
         text = f"{self._say(self._book.wet_readers)} {' '.join(told)}"
         self._add_noise_section("WET READ:", text, "wet_read")
-        self._blocks.append(" " + "_" * 62)
+
+    def _add_addendum(self) -> None:
+        self._add_noise_section("ADDENDUM:", self._say(self._book.addendum), "addendum")
 
     def _add_duplicate(self, clean: CleanText) -> None:
         name, sentences = ("FINDINGS:", clean.findings) if not clean.impression else ("IMPRESSION:", clean.impression)

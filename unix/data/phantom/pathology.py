@@ -80,7 +80,7 @@ def lateral(
             field = field + 0.30 * band(y - height + 0.3 * x, 0.025 + 0.01 * grade, 0.02) * lung
         elif finding.device == Device.PACEMAKER:
             field = np.maximum(field, 0.98 * ellipse(x + 0.50, y + 0.45, 0.05, 0.11, 0.1))
-        elif finding.device == Device.STERNAL_WIRES:
+        elif finding.device == Device.PROSTHETIC_VALVE:
             wires = band(x + 0.58, 0.035, 0.01) * edge(np.cos(y * 30.0) - 0.4, 0.2) * band(y, 0.45, 0.03)
             field = np.maximum(field, 0.98 * wires)
     return field
@@ -212,8 +212,10 @@ def _device(field: Field, x: Field, y: Field, lungs: "Lungs", finding: Finding) 
         case Device.CHEST_TUBE:
             tube = polyline(x, y, [(sign * 0.92, 0.34), (sign * 0.62, 0.24), (sign * 0.42, -0.30)], 0.036)
         case _:
-            spots = band(x, 0.055, 0.015) * edge(np.cos(y * 26.0) - 0.35, 0.25) * band(y + 0.05, 0.52, 0.02)
-            return np.maximum(field, spots)
+            # A valve comes with the wires that close the sternum.
+            wires = band(x, 0.055, 0.015) * edge(np.cos(y * 26.0) - 0.35, 0.25) * band(y + 0.25, 0.35, 0.02)
+            ring = band(np.sqrt((x - 0.06) ** 2 + ((y - 0.30) * 0.8) ** 2) - 0.10, 0.028, 0.01)
+            return np.maximum(field, np.maximum(wires, ring))
     return np.maximum(field, 0.97 * tube)
 
 

@@ -8,7 +8,7 @@ from unix.data.phantom.noise import NoisyReport, write_raw_report
 from unix.data.phantom.study import StudyPlan
 
 _STOCK_SHARE = 0.45
-_NUM_STOCK = 24
+_NUM_STOCK = 8
 """Normal studies that take one of so many ready-made reports, word for word: about one text in ten is a duplicate."""
 
 
@@ -24,6 +24,6 @@ def write_report(plan: StudyPlan) -> PhantomReport:
     """The report of a planned study; depends on (seed, study index) and the study's findings alone."""
     draws = Draws(plan.seed, plan.index, "text")
     if not plan.findings and draws.chance(_STOCK_SHARE):
-        draws = Draws(plan.seed, draws.below(_NUM_STOCK), "stock text")
+        draws = Draws(plan.seed, draws.below(_NUM_STOCK), f"stock text, {plan.projection}")
     clean = write_clean_text(plan.findings, draws)
-    return PhantomReport(clean, write_raw_report(clean, draws.choose((1, 1, 2)), draws))
+    return PhantomReport(clean, write_raw_report(clean, plan.projection, draws))

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
 
 from unix.data.phantom.draws import Draws, generator
 from unix.data.phantom.findings import Finding, draw_findings
@@ -15,6 +16,14 @@ _NEW_SUBJECT_SHARE = 0.6
 
 _FRAMES = ((3056, 2544), (2544, 3056), (2500, 2048), (2140, 1760), (2022, 2022), (2836, 2336), (2048, 2500))
 """(rows, columns) of common detectors; only their proportions are kept."""
+
+
+class Projection(StrEnum):
+    """How a study was taken, as its report speaks of it."""
+
+    PORTABLE = "portable"
+    SINGLE = "single"
+    TWO_VIEWS = "two views"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,13 @@ class StudyPlan:
     age_decade: int
     findings: tuple[Finding, ...]
     views: tuple[View, ...]
+
+    @property
+    def projection(self) -> Projection:
+        """How the study was taken."""
+        if len(self.views) > 1:
+            return Projection.TWO_VIEWS
+        return Projection.PORTABLE if self.views[0].view_position == "AP" else Projection.SINGLE
 
 
 def plan_study(

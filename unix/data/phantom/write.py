@@ -21,7 +21,7 @@ from pydantic import Field
 from unix.config import Config
 from unix.data.phantom.render import Pixels, render
 from unix.data.phantom.report import write_report
-from unix.data.phantom.study import StudyPlan, plan_study
+from unix.data.phantom.study import Projection, StudyPlan, plan_study
 from unix.data.phantom.truth import TRUTH_FOLDER, truth_frame
 from unix.errors import ConfigError
 from unix.progress import Progress
@@ -43,6 +43,11 @@ _HEADERS = {
     "mimic-cxr-2.0.0-chexpert.csv.gz": ",".join(("subject_id", "study_id", *CHEXPERT_14)),
     "cxr-record-list.csv.gz": "subject_id,study_id,dicom_id,path",
     "cxr-study-list.csv.gz": "subject_id,study_id,path",
+}
+_PROCEDURES = {
+    Projection.PORTABLE: "CHEST (PORTABLE AP)",
+    Projection.SINGLE: "CHEST (SINGLE VIEW)",
+    Projection.TWO_VIEWS: "CHEST (PA AND LAT)",
 }
 _VIEW_NAMES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral"}
 
@@ -241,7 +246,7 @@ def _study_folder(plan: StudyPlan) -> str:
 def _add_lines(lines: dict[str, list[str]], plan: StudyPlan, labels: Labels, folder: str) -> None:
     subject, study = plan.subject_id, plan.study_id
     for view in plan.views:
-        procedure = "CHEST (PA AND LAT)" if len(plan.views) > 1 else "CHEST (PORTABLE AP)"
+        procedure = _PROCEDURES[plan.projection]
         lines["mimic-cxr-2.0.0-metadata.csv.gz"].append(
             f"{view.image_id},{subject},{study},{procedure},{view.view_position},{view.rows},{view.columns},"
             f"{plan.date},{plan.time},{procedure},{_VIEW_NAMES[view.view_position]},Erect"
