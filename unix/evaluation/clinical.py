@@ -67,6 +67,11 @@ def micro_f1(predicted_NK: BoolArray, reference_NK: BoolArray) -> float:
     return float(_micro(_outcomes(predicted_NK, reference_NK).sum(axis=0, dtype=np.float64)))
 
 
+def macro_f1(predicted_NK: BoolArray, reference_NK: BoolArray) -> float:
+    """Mean F1 of all 14 classes; one that nobody mentions is 0."""
+    return float(_macro(_outcomes(predicted_NK, reference_NK).sum(axis=0, dtype=np.float64)))
+
+
 def agreement(
     predicted: Sequence[Labels | None],
     reference: Sequence[Labels],
@@ -116,12 +121,6 @@ def best_constant_set(reference_NK: BoolArray) -> BoolArray:
     best_K = np.zeros(len(order), dtype=bool)
     best_K[order[: int(np.argmax(scores)) + 1]] = True
     return best_K
-
-
-def constant(labels_K: BoolArray, count: int) -> list[Labels]:
-    """The label set [K] as `count` equal predictions; classes outside it are not mentioned."""
-    one: Labels = {name: 1 if labels_K[k] else None for k, name in enumerate(CHEXPERT_14)}
-    return [one] * count
 
 
 def most_frequent(reports: Sequence[str]) -> str:

@@ -1,17 +1,22 @@
-"""Invented page inputs."""
+"""An invented page, a model that learned nothing, and shards with a handful of studies."""
 
 import io
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from unix.data.images import encode_jpeg
+from unix.data.shard_writer import ShardWriter
 from unix.evaluation import page_inputs as inputs
 from unix.evaluation.bootstrap import Metric
 from unix.evaluation.charts import Series
 from unix.evaluation.clinical import ClassScore
-from unix.records import CHEXPERT_14, Labels, RemovedSpan, no_labels
+from unix.manifest import Manifest, Parents, ShardEntry, publish_manifest
+from unix.records import CHEXPERT_14, Labels, RemovedSpan, Split, Task, join_report, no_labels
 
 RAW = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -161,3 +166,93 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+IMPRESSIONS = ("Small left pleural effusion.", "Moderate cardiomegaly.", "No acute process.", "Right pneumothorax.")
+
+
+@pytest.fixture(scope="session")
+def shard_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sets `understanding-32` and `generation-32`: 12 training and 8 test images of noise with invented reports."""
+    root = tmp_path_factory.mktemp("shards")
+    for task in Task:
+        folder = root / f"{task}-32"
+        entries = tuple(_shard(folder, task, split, count) for split, count in ((Split.TRAIN, 12), (Split.TEST, 8)))
+        manifest = Manifest(
+            set=folder.name,
+            task=task,
+            size=32,
+            members=("jpg", "json"),
+            parents=Parents(code_revision="none", configuration_digest="none"),
+            parent_release=None,
+            added_shards=tuple(entry.file for entry in entries),
+            superseded_samples=0,
+            considered=20,
+            excluded={},
+            shards=entries,
+        )
+        publish_manifest(folder, manifest)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with one step: the architecture at its smallest, seeded and untrained."""
+    from unix.data.pack import UnderstandingPacking
+    from unix.data.tokenizer import Tokenizer
+    from unix.model.dual_branch import DecoderConfig, DualBranch, LatentConfig, ModelConfig, SpecialTokens
+    from unix.model.latent import FoldedVAE, FoldedVAEConfig
+    from unix.model.vision import VisionConfig
+    from unix.model.weights.native import save_model
+
+    tokenizer = Tokenizer.train(IMPRESSIONS, vocabulary_size=300)
+    config = ModelConfig(
+        decoder=DecoderConfig(
+            vocabulary_size=tokenizer.vocabulary_size,
+            hidden_size=32,
+            intermediate_size=48,
+            num_layers=2,
+            num_heads=2,
+            num_key_value_heads=2,
+            initial_deviation=0.3,
+        ),
+        vision=VisionConfig(
+            image_size=32, patch_size=16, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2
+        ),
+        latent=LatentConfig(max_side=4, base_side=2),
+        tokens=SpecialTokens(bos=tokenizer.bos, eos=tokenizer.eos, boi=tokenizer.boi, eoi=tokenizer.eoi),
+    )
+    run = tmp_path_factory.mktemp("run")
+    folder = run / "step-3"
+    codec = FoldedVAE.build(FoldedVAEConfig(fine_channels=8, coarse_channels=8, num_blocks=1), seed=1)
+    save_model(folder, DualBranch.build(config, seed=0), codec)
+    tokenizer.save(folder)
+    packing = UnderstandingPacking(prompts=("Describe the image.",))
+    (folder / "preprocessing.json").write_text(packing.model_dump_json())
+    (folder / "meta.json").write_text("{}")
+    return run
+
+
+def _shard(folder: Path, task: Task, split: Split, count: int) -> ShardEntry:
+    generator = np.random.default_rng([count, len(task)])
+    with ShardWriter(folder, split, 0, ("jpg", "json")) as writer:
+        for number in range(count):
+            impression = IMPRESSIONS[number % len(IMPRESSIONS)]
+            record = {
+                "image_id": f"{split}-{number:02d}",
+                "study_id": str(5000 + number),
+                "subject_id": str(1000 + number // 2),
+                "source": "phantom",
+                "split": split,
+                "findings": "The lungs are imaged.",
+                "impression": impression,
+                "caption": impression if task is Task.GENERATION else "",
+                "labels": None,
+                "view_position": "PA",
+                "prompt_version": "v1",
+                "model": "rules",
+                "report_sha256": join_report("", impression),
+            }
+            pixels = generator.integers(0, 256, (32, 32), dtype=np.uint8)
+            writer.add(record["image_id"], {"jpg": encode_jpeg(pixels), "json": json.dumps(record).encode()})
+        return writer.finish()

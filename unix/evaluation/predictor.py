@@ -1,0 +1,124 @@
+"""Loads a checkpoint and predicts with it: reports for images, images for captions, images through the codec.
+
+Imports torch; what runs around it (`unix.evaluation.workers`, the jobs) does not.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unix.data.images import Pixels, squares
+from unix.data.pack import UnderstandingPacking, normalised_pixels
+from unix.data.tokenizer import Tokenizer
+from unix.errors import ConfigError, ImageError, SourceError
+from unix.evaluation.settings import PredictorConfig
+from unix.model import decoding
+from unix.model.dual_branch import DualBranch
+from unix.model.latent import DOWNSAMPLING, ImageCodec
+from unix.model.sampling import SamplerConfig, sample_latents
+from unix.model.weights.native import load_model, newest_step
+
+PREPROCESSING_FILE = "preprocessing.json"
+
+
+class Predictor:
+    """A model ready to read and draw, with the preprocessing it was trained with."""
+
+    def __init__(
+        self,
+        model: DualBranch,
+        codec: ImageCodec,
+        tokenizer: Tokenizer,
+        packing: UnderstandingPacking,
+        config: PredictorConfig,
+        device: torch.device,
+    ) -> None:
+        self._model, self._codec = model.to(device).eval(), codec.to(device).eval()
+        self._tokenizer, self._packing, self._config, self._device = tokenizer, packing, config, device
+
+    @classmethod
+    def load(cls, config: PredictorConfig, device: torch.device | str | None = None) -> "Predictor":
+        """Load `config.checkpoint`, a run's or a step's folder, onto `device` (default: a GPU where there is one).
+
+        Raises:
+            WeightsError: the folder is no whole checkpoint.
+        """
+        folder = newest_step(Path(config.checkpoint))
+        model, codec = load_model(folder)
+        packing = UnderstandingPacking.load(folder / PREPROCESSING_FILE)
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, codec, Tokenizer.load(folder), packing, config, chosen)
+
+    @torch.inference_mode()
+    def describe(self, images: Sequence[Pixels]) -> list[str]:
+        """One report per square image (uint8 [S, S], any size); "" where the model has nothing to say."""
+        if not images:
+            return []
+        side = self._model.config.vision.image_size
+        pixels_BCSS = normalised_pixels(
+            [resized(image, side) for image in images], self._packing.pixel_mean, self._packing.pixel_std
+        ).to(self._device)
+        prompts = [self._tokenizer.encode(self._packing.prompts[0])] * len(images)
+        answers = decoding.describe(self._model, pixels_BCSS, prompts, self._config.max_new_tokens)
+        return [self._tokenizer.decode(answer) for answer in answers]
+
+    def describe_files(self, paths: Sequence[str]) -> list[str]:
+        """One report per image file, decoded and squared as the shards' images are.
+
+        Raises:
+            SourceError: a file cannot be decoded.
+        """
+        side = self._model.config.vision.image_size
+        images: list[Pixels] = []
+        for path in paths:
+            try:
+                images.append(squares(Path(path).read_bytes(), [side])[side])
+            except ImageError as error:
+                raise SourceError(f"cannot describe {path}: {error}") from error
+        return self.describe(images)
+
+    @torch.inference_mode()
+    def draw(self, captions: Sequence[str], seeds: Sequence[int], resolution: int | None = None) -> list[Pixels]:
+        """One image [resolution, resolution] per caption; each depends on its own caption and seed only.
+
+        Without a resolution, the one that the latent grid's whole-numbered positions stand for.
+
+        Raises:
+            ConfigError: the resolution is not a positive multiple of the codec's 16 pixels.
+        """
+        if resolution is None:
+            resolution = self._model.config.latent.base_side * DOWNSAMPLING
+        if resolution <= 0 or resolution % DOWNSAMPLING:
+            raise ConfigError(f"resolution {resolution} is not a positive multiple of {DOWNSAMPLING}; choose another")
+        if not captions:
+            return []
+        side = resolution // DOWNSAMPLING
+        sampler = SamplerConfig(num_steps=self._config.num_steps, guidance=self._config.guidance)
+        ids = [caption_ids[: self._config.max_caption_tokens] for caption_ids in self._tokenizer.encode_batch(captions)]
+        return _to_images(self._codec.decode(sample_latents(self._model, ids, (side, side), seeds, sampler)))
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Sequence[Pixels]) -> list[Pixels]:
+        """Square images of one size (a multiple of 16) through the codec, at the posterior's mean."""
+        if not images:
+            return []
+        pixels_BSS = torch.as_tensor(np.stack(images), device=self._device).float() / 127.5 - 1
+        mean, _ = self._codec.moments(pixels_BSS[:, None].expand(-1, self._codec.channels, -1, -1))
+        return _to_images(self._codec.decode(self._codec.scaled(mean)))
+
+
+def resized(image: Pixels, side: int) -> Pixels:
+    """A square image uint8 [S, S] as [side, side]; one that fits is returned as it is."""
+    if image.shape == (side, side):
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _to_images(pixels_BCSS: Tensor) -> list[Pixels]:
+    """Pixels of about [-1, 1] -> uint8 [S, S]; several channels are averaged."""
+    grey_BSS = pixels_BCSS.float().mean(dim=1).add(1).mul(127.5).round().clamp(0, 255)
+    return list(grey_BSS.to("cpu", torch.uint8).numpy())

@@ -1,0 +1,135 @@
+"""What an evaluation is asked and what it answers; which samples of a split it takes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field
+
+from unix.config import Config
+from unix.data.labels import label_report
+from unix.data.stream import ShardReader
+from unix.errors import ConfigError
+from unix.evaluation.bootstrap import RESAMPLES, Metric
+from unix.evaluation.clinical import ClassScore
+from unix.evaluation.settings import PredictorConfig, default_processes
+from unix.records import Labels, Split, Task, join_report
+
+PROTOCOL = "native"
+"""Every sample of the split as it stands in the shards, whole texts, one model, no de-duplication of prompts."""
+
+
+class EvaluateConfig(PredictorConfig):
+    """Which model is measured on which samples."""
+
+    shards: str
+    """Folder of the shard sets, or of the one to use."""
+    data_set: str | None = None
+    """Name of the set in `shards`; needed where several fit the task."""
+    split: Split = Split.TEST
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many samples, chosen by a seeded hash of their ids."""
+    out: str | None = None
+    """Folder for predictions; default: `evaluation/<task>` in the checkpoint's folder."""
+    seed: int = 0
+    processes: int = Field(default_factory=default_processes, ge=1)
+    """Worker processes; the number changes no result."""
+    resamples: int = Field(default=RESAMPLES, ge=1)
+    """Bootstrap resamples behind each interval."""
+
+    def folder(self, task: Task) -> Path:
+        """Where predictions go."""
+        return Path(self.out) if self.out else Path(self.checkpoint) / "evaluation" / task
+
+
+class EvaluationSummary(Config):
+    """The numbers of one evaluation; every metric has its N and its interval over patients."""
+
+    task: Task
+    checkpoint: str
+    protocol: str = PROTOCOL
+    references: str
+    """What counts as true, in words."""
+    data_set: str
+    release: str
+    """Release of the shard set's manifest."""
+    split: Split
+    resolution: int
+    """Side of the images, pixels."""
+    seed: int
+    n: int
+    failures: int
+    """Samples for which no text came out; they count as wrong, never as absent."""
+    metrics: dict[str, Metric]
+    per_class: dict[str, ClassScore]
+    baselines: dict[str, float]
+    seconds: float
+    predictions: str
+    """The Parquet file with one row per sample."""
+
+
+def open_set(config: EvaluateConfig, task: Task) -> ShardReader:
+    """The shard set to evaluate on: `shards` itself, or the only set for the task in it, or the one that is named.
+
+    Raises:
+        ConfigError: no set fits, several do, or the split is empty.
+    """
+    root = Path(config.shards)
+    if config.data_set is not None:
+        folder = root / config.data_set
+    elif (root / "manifest.json").is_file():
+        folder = root
+    else:
+        fitting = [path.parent for path in sorted(root.glob(f"{task}-*/manifest.json"))]
+        fitting = [path for path in fitting if not path.name.endswith("-latents")]
+        if len(fitting) != 1:
+            found = ", ".join(path.name for path in fitting) or "none"
+            raise ConfigError(f"{root} must hold one {task} set, or data_set must name it; it holds: {found}")
+        folder = fitting[0]
+    reader = ShardReader(folder, config.split)
+    if not reader.samples:
+        raise ConfigError(f"the {config.split} split of {folder} is empty: nothing to evaluate")
+    return reader
+
+
+def chosen_samples(keys: Sequence[str], limit: int | None, seed: int) -> list[int]:
+    """Indices of at most `limit` keys, in their order; the same whatever else the split holds as long as these stay."""
+    if limit is None or limit >= len(keys):
+        return list(range(len(keys)))
+
+    def rank(index: int) -> bytes:
+        return hashlib.blake2b(f"{seed}/{keys[index]}".encode(), digest_size=8).digest()
+
+    return sorted(sorted(range(len(keys)), key=rank)[:limit])
+
+
+def training_reports(folder: Path, limit: int, seed: int) -> list[str]:
+    """Reports of the set's training split, at most `limit`; images are not decoded.
+
+    Raises:
+        ConfigError: the training split is empty.
+    """
+    reader = ShardReader(folder, Split.TRAIN)
+    if not reader.samples:
+        raise ConfigError(f"{folder} has no training split: baselines are chosen on it")
+    reports: list[str] = []
+    for index in chosen_samples(reader.keys, limit, seed):
+        record = json.loads(reader.read_members(index)[1]["json"])
+        reports.append(join_report(record["findings"], record["impression"]))
+    return reports
+
+
+def predicted_labels(text: str) -> Labels | None:
+    """Labels of a text that a model wrote; None where it wrote nothing, which the labeler would call No Finding."""
+    return label_report(text) if text.strip() else None
+
+
+def write_predictions(rows: pl.DataFrame, path: Path) -> Path:
+    """Write one row per sample to Parquet at `path`, published by rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    rows.write_parquet(aside)
+    aside.replace(path)
+    return path

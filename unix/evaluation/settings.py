@@ -1,0 +1,39 @@
+"""How predictions are made, as configuration; free of torch, so that a job can be set up without it."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from unix.config import Config
+
+
+class PredictorConfig(Config):
+    """Which model predicts, and how."""
+
+    checkpoint: str
+    """A run's folder (its newest step) or a step's folder."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longer reports are cut."""
+    max_caption_tokens: int = Field(default=256, ge=1)
+    """Longer captions are cut."""
+    num_steps: int = Field(default=50, ge=1)
+    """Euler steps per drawn image."""
+    guidance: float = 2.0
+    """Classifier-free guidance on the caption; 1 or less is none."""
+    batch: int = Field(default=64, ge=1)
+    """Samples in one forward pass."""
+
+
+def sample_seed(seed: int, key: str) -> int:
+    """A seed below 2^63 for sample `key`: the same whatever batch, process or order it is met in."""
+    digest = hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def default_processes() -> int:
+    """One process per GPU of this machine; without one, a process per processor core that may be used."""
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return gpus or cores
