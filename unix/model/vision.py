@@ -86,7 +86,7 @@ class VisionTower(nn.Module):
         self.config = config
         self.stem = ConvolutionalStem(config) if config.stem_channels else None
         grid = config.image_size // config.patch_size
-        self.siglip = SiglipVisionModel(
+        siglip = SiglipVisionModel(
             SiglipVisionConfig(
                 hidden_size=config.hidden_size,
                 intermediate_size=config.intermediate_size,
@@ -100,6 +100,9 @@ class VisionTower(nn.Module):
                 vision_use_head=False,
             )
         )
+
+        # transformers before 5 wraps the transformer once more; without the wrapping, names are the same in both
+        self.siglip = getattr(siglip, "vision_model", siglip)
 
     def forward(self, pixels_BCSS: Tensor) -> Tensor:
         """Normalised pixels [B, 3, S, S] -> [B, T, vision width].
