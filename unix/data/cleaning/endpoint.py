@@ -1,0 +1,181 @@
+"""OpenAI-compatible endpoints: how to reach them, what they cost, and which reports may go there."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Collection, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import Field, ValidationError
+
+from unix.config import Config, describe, json_digest
+from unix.errors import ConfigError, PolicyError
+from unix.resources import resource
+
+OPEN_SOURCES = frozenset({"phantom", "iu-xray"})
+"""Sources whose reports anyone may read. Every other source counts as credentialed."""
+
+_PRIVATE = tuple(
+    ipaddress.ip_network(network)
+    for network in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+)
+
+
+class Price(Config):
+    """US dollars per million tokens, as of a date."""
+
+    as_of: date
+    input: float = Field(ge=0)
+    cached_input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    peak_hours_utc: tuple[tuple[int, int], ...] = ()
+    """Hours [from, to) in UTC during which every price is multiplied by `peak_factor`."""
+    peak_factor: float = Field(default=1.0, ge=1)
+
+    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int, at: datetime) -> float:
+        """Dollars for one answer that was given at `at` (UTC); `cached_tokens` are part of `prompt_tokens`."""
+        fresh = prompt_tokens - cached_tokens
+        dollars = (fresh * self.input + cached_tokens * self.cached_input + completion_tokens * self.output) / 1e6
+        peak = any(start <= at.hour < end for start, end in self.peak_hours_utc)
+        return dollars * self.peak_factor if peak else dollars
+
+
+class Limits(Config):
+    """How hard an endpoint may be driven."""
+
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at most; 429 answers lower it for a while."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """Deadline of one request."""
+    attempts: int = Field(default=6, ge=1)
+    """Requests for one report at most, retries included."""
+
+
+class Endpoint(Config):
+    """One entry of `endpoints.yaml`."""
+
+    name: str
+    model: str
+    base_url: str | None = None
+    """None: the embedded rule cleaner, in this process."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    json_mode: Literal["schema", "object", "none"] = "schema"
+    temperature: float = Field(default=0.0, ge=0)
+    max_output_tokens: int = Field(default=4096, ge=1)
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    warm_up: int = Field(default=0, ge=0)
+    """Requests that finish one by one before the rest starts, so that the prompt's prefix is cached."""
+    limits: Limits = Limits()
+    price: Price | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the endpoint lives in this process."""
+        return self.base_url is None
+
+    @property
+    def parameters_digest(self) -> str:
+        """SHA-256 (hex) of the settings that shape an answer; the address is none of them."""
+        shaping = {"json_mode", "temperature", "max_output_tokens", "extra_body"}
+        return json_digest(self.model_dump(mode="json", include=shaping))
+
+    def api_key(self) -> str:
+        """The key from the environment; a placeholder where the endpoint needs none.
+
+        Raises:
+            ConfigError: the variable is not set.
+        """
+        if self.api_key_env is None:
+            return "unused"
+        key = os.environ.get(self.api_key_env, "")
+        if not key:
+            raise ConfigError(f"endpoint {self.name} needs its key in the environment variable {self.api_key_env}")
+        return key
+
+
+def load_endpoint(name: str, base_url: str | None = None, model: str | None = None) -> Endpoint:
+    """The endpoint `name` from `./endpoints.yaml`, else `$UNIX_ENDPOINTS`, else the package's own file.
+
+    `base_url` and `model` take the place of the file's values; with a base URL, the embedded name means a server
+    elsewhere.
+
+    Raises:
+        ConfigError: the file, the name or a setting is wrong.
+    """
+    path = _endpoints_file()
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the endpoints {path}: {error}") from error
+    if not isinstance(entries, dict) or name not in entries:
+        known = ", ".join(str(key) for key in cast(dict[object, object], entries)) if isinstance(entries, dict) else "none"
+        raise ConfigError(f"{path} has no endpoint {name!r}; it has {known}")
+    values = dict(cast(dict[str, dict[str, Any]], entries)[name], name=name)
+    if base_url is not None:
+        values["base_url"] = base_url
+    if model is not None:
+        values["model"] = model
+    try:
+        endpoint = Endpoint.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}, endpoint {name}: {describe(error)}") from error
+    if endpoint.base_url is not None and not _host(endpoint.base_url):
+        raise ConfigError(f"endpoint {name}: base_url {endpoint.base_url!r} is not an http(s) address")
+    return endpoint
+
+
+def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Collection[str] = ()) -> None:
+    """Refuse to send reports of credentialed sources to a host that is neither local, private nor acknowledged.
+
+    Raises:
+        PolicyError: what PhysioNet asks, and the lawful ways on.
+    """
+    credentialed = sorted(set(sources) - OPEN_SOURCES)
+    if endpoint.base_url is None or not credentialed:
+        return
+    host = _host(endpoint.base_url)
+    if host in {name.lower() for name in acknowledged} or is_private(host):
+        return
+    raise PolicyError(
+        f"endpoint {endpoint.name}: reports of {', '.join(credentialed)} must not go to {host}, a public host: PhysioNet's "
+        "data use agreement forbids sharing credentialed data with third parties, also through an API. Use the endpoint "
+        "`embedded`, or a model on this machine or network (`local`, --base-url); where an agreement with the provider "
+        f"covers this data, say so with --acknowledge-host {host}"
+    )
+
+
+def is_private(host: str) -> bool:
+    """Whether every address of `host` is loopback or private; a host that does not resolve is not."""
+    addresses = _addresses(host)
+    return bool(addresses) and all(
+        any(address in network for network in _PRIVATE if network.version == address.version) for address in addresses
+    )
+
+
+def _addresses(host: str) -> Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+
+
+def _host(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    return (parts.hostname or "").lower() if parts.scheme in ("http", "https") else ""
+
+
+def _endpoints_file() -> Path:
+    here = Path("endpoints.yaml")
+    if here.is_file():
+        return here
+    named = os.environ.get("UNIX_ENDPOINTS")
+    return Path(named) if named else resource("endpoints.yaml")
