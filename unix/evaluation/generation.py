@@ -52,10 +52,12 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
     The images go to `generated/` and `reconstructed/` in the evaluation's folder, the rest to Parquet.
     """
     started = time.monotonic()
-    reader = open_set(config, Task.GENERATION)
-    samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
     folder = config.folder(Task.GENERATION)
-    drawn = _draw(config, samples, reader.manifest.size)
+    with PredictorPool(config, config.processes) as pool:
+        facts = pool.facts()
+        reader = open_set(config, Task.GENERATION, facts.data_set)
+        samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
+        drawn = _draw(pool, samples, config.seed, reader.manifest.size)
     prompts = [sample.caption for sample in samples]
     patients = [sample.meta.subject_id for sample in samples]
     reference = [label_report(prompt) for prompt in prompts]
@@ -80,7 +82,7 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
     path = write_predictions(_rows(config, samples, drawn, read, reference), folder / "predictions.parquet")
     return EvaluationSummary(
         task=Task.GENERATION,
-        checkpoint=config.checkpoint,
+        checkpoint=facts.folder,
         references=REFERENCES,
         data_set=reader.manifest.set,
         release=reader.manifest.release,
@@ -144,12 +146,11 @@ def _leftness(geometry: Geometry, finding: str) -> float:
     return geometry.base_brightness_left - geometry.base_brightness_right
 
 
-def _draw(config: EvaluateConfig, samples: Sequence[Sample], resolution: int) -> Drawn:
-    seeds = [sample_seed(config.seed, sample.image_id) for sample in samples]
-    with PredictorPool(config, config.processes) as pool:
-        generated = pool.draw([sample.caption for sample in samples], seeds, resolution)
-        reconstructed = pool.reconstruct([sample.image for sample in samples])
-        read = pool.describe([*generated, *reconstructed], "read back")
+def _draw(pool: PredictorPool, samples: Sequence[Sample], seed: int, resolution: int) -> Drawn:
+    seeds = [sample_seed(seed, sample.image_id) for sample in samples]
+    generated = pool.draw([sample.caption for sample in samples], seeds, resolution)
+    reconstructed = pool.reconstruct([sample.image for sample in samples])
+    read = pool.describe([*generated, *reconstructed], "read back")
     return Drawn(generated, reconstructed, read[: len(samples)], read[len(samples) :])
 
 

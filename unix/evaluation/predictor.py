@@ -3,6 +3,7 @@
 Imports torch; what runs around it (`unix.evaluation.workers`, the jobs) does not.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unix.config import read_yaml
 from unix.data.images import Pixels, squares
 from unix.data.pack import UnderstandingPacking, normalised_pixels
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, ImageError, SourceError
-from unix.evaluation.settings import PredictorConfig
+from unix.evaluation.settings import CheckpointFacts, PredictorConfig
 from unix.model import decoding
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import DOWNSAMPLING, ImageCodec
 from unix.model.sampling import SamplerConfig, sample_latents
 from unix.model.weights.native import load_model, newest_step
+from unix.records import Task
 
 PREPROCESSING_FILE = "preprocessing.json"
+CONFIGURATION_FILE = "configuration.json"
 
 
 class Predictor:
@@ -36,7 +40,9 @@ class Predictor:
         packing: UnderstandingPacking,
         config: PredictorConfig,
         device: torch.device,
+        facts: CheckpointFacts,
     ) -> None:
+        self.facts = facts
         self._model, self._codec = model.to(device).eval(), codec.to(device).eval()
         self._tokenizer, self._packing, self._config, self._device = tokenizer, packing, config, device
 
@@ -51,7 +57,7 @@ class Predictor:
         model, codec = load_model(folder)
         packing = UnderstandingPacking.load(folder / PREPROCESSING_FILE)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model, codec, Tokenizer.load(folder), packing, config, chosen)
+        return cls(model, codec, Tokenizer.load(folder), packing, config, chosen, _facts(folder, model))
 
     @torch.inference_mode()
     def describe(self, images: Sequence[Pixels]) -> list[str]:
@@ -85,13 +91,13 @@ class Predictor:
     def draw(self, captions: Sequence[str], seeds: Sequence[int], resolution: int | None = None) -> list[Pixels]:
         """One image [resolution, resolution] per caption; each depends on its own caption and seed only.
 
-        Without a resolution, the one that the latent grid's whole-numbered positions stand for.
+        Without a resolution, the one that the checkpoint was last trained to draw.
 
         Raises:
             ConfigError: the resolution is not a positive multiple of the codec's 16 pixels.
         """
         if resolution is None:
-            resolution = self._model.config.latent.base_side * DOWNSAMPLING
+            resolution = self.facts.resolution
         if resolution <= 0 or resolution % DOWNSAMPLING:
             raise ConfigError(f"resolution {resolution} is not a positive multiple of {DOWNSAMPLING}; choose another")
         if not captions:
@@ -109,6 +115,15 @@ class Predictor:
         pixels_BSS = torch.as_tensor(np.stack(images), device=self._device).float() / 127.5 - 1
         mean, _ = self._codec.moments(pixels_BSS[:, None].expand(-1, self._codec.channels, -1, -1))
         return _to_images(self._codec.decode(self._codec.scaled(mean)))
+
+
+def _facts(folder: Path, model: DualBranch) -> CheckpointFacts:
+    """Where the checkpoint is and what it was last trained on, as far as its resolved configuration says."""
+    path = folder / CONFIGURATION_FILE
+    data_set = read_yaml(path).get("data_set", "") if path.is_file() else ""
+    drawn = re.fullmatch(rf"{Task.GENERATION}-(\d+)", data_set)
+    resolution = int(drawn[1]) if drawn else model.config.latent.base_side * DOWNSAMPLING
+    return CheckpointFacts(folder=str(folder), data_set=data_set, resolution=resolution)
 
 
 def resized(image: Pixels, side: int) -> Pixels:

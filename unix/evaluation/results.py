@@ -27,7 +27,7 @@ class EvaluateConfig(PredictorConfig):
     shards: str
     """Folder of the shard sets, or of the one to use."""
     data_set: str | None = None
-    """Name of the set in `shards`; needed where several fit the task."""
+    """Name of the set in `shards`; default: the one that the checkpoint was last trained on, or the only one."""
     split: Split = Split.TEST
     limit: int | None = Field(default=None, ge=1)
     """At most so many samples, chosen by a seeded hash of their ids."""
@@ -70,8 +70,11 @@ class EvaluationSummary(Config):
     """The Parquet file with one row per sample."""
 
 
-def open_set(config: EvaluateConfig, task: Task) -> ShardReader:
-    """The shard set to evaluate on: `shards` itself, or the only set for the task in it, or the one that is named.
+def open_set(config: EvaluateConfig, task: Task, trained_on: str) -> ShardReader:
+    """The shard set to evaluate on.
+
+    That is `shards` itself where it is a set, else the set in it that `data_set` names, else the one that the
+    checkpoint was last trained on, else the only one for the task.
 
     Raises:
         ConfigError: no set fits, several do, or the split is empty.
@@ -84,6 +87,8 @@ def open_set(config: EvaluateConfig, task: Task) -> ShardReader:
     else:
         fitting = [path.parent for path in sorted(root.glob(f"{task}-*/manifest.json"))]
         fitting = [path for path in fitting if not path.name.endswith("-latents")]
+        if len(fitting) > 1:
+            fitting = [path for path in fitting if path.name == trained_on] or fitting
         if len(fitting) != 1:
             found = ", ".join(path.name for path in fitting) or "none"
             raise ConfigError(f"{root} must hold one {task} set, or data_set must name it; it holds: {found}")

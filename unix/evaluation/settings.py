@@ -26,6 +26,18 @@ class PredictorConfig(Config):
     """Samples in one forward pass."""
 
 
+class CheckpointFacts(Config):
+    """What a checkpoint says about itself."""
+
+    folder: str
+    """The step's folder."""
+    data_set: str
+    """Name of the shard set that it was last trained on; "" where unknown."""
+    resolution: int
+    """Side of the images that it draws unless told otherwise: those it was last trained to draw; where it never was,
+    those of the latent grid whose positions are whole numbers."""
+
+
 def sample_seed(seed: int, key: str) -> int:
     """A seed below 2^63 for sample `key`: the same whatever batch, process or order it is met in."""
     digest = hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()

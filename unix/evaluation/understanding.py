@@ -38,9 +38,10 @@ class EvaluateUnderstandingConfig(EvaluateConfig):
 def evaluate_understanding(config: EvaluateUnderstandingConfig) -> EvaluationSummary:
     """Write a report for every image of the split and score its labels; predictions go to Parquet."""
     started = time.monotonic()
-    reader = open_set(config, Task.UNDERSTANDING)
-    samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
     with PredictorPool(config, config.processes) as pool:
+        facts = pool.facts()
+        reader = open_set(config, Task.UNDERSTANDING, facts.data_set)
+        samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
         written = pool.describe([sample.image for sample in samples])
     true = [join_report(sample.findings, sample.impression) for sample in samples]
     predicted, reference = [predicted_labels(text) for text in written], [label_report(text) for text in true]
@@ -52,7 +53,7 @@ def evaluate_understanding(config: EvaluateUnderstandingConfig) -> EvaluationSum
     )
     return EvaluationSummary(
         task=Task.UNDERSTANDING,
-        checkpoint=config.checkpoint,
+        checkpoint=facts.folder,
         references=REFERENCES,
         data_set=reader.manifest.set,
         release=reader.manifest.release,

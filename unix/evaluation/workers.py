@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from unix.data.images import Pixels
-from unix.evaluation.settings import PredictorConfig
+from unix.evaluation.settings import CheckpointFacts, PredictorConfig
 from unix.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class PredictorPool:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def facts(self) -> CheckpointFacts:
+        """What the checkpoint says about itself."""
+        return self._executor.submit(_facts).result()
 
     def describe(self, images: Sequence[Pixels], label: str = "describe") -> list[str]:
         """Reports for images, in their order."""
@@ -107,6 +111,10 @@ def _loaded() -> "Predictor":
         gpus = torch.cuda.device_count()
         _worker.predictor = Predictor.load(_worker.config, f"cuda:{_worker.number % gpus}" if gpus else "cpu")
     return _worker.predictor
+
+
+def _facts() -> CheckpointFacts:
+    return _loaded().facts
 
 
 def _describe(images: list[Pixels]) -> list[str]:
