@@ -6,21 +6,35 @@ from typing import Annotated
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
+from unix.errors import ShardError
+
+PromptOption = Annotated[
+    str | None, typer.Option("--prompt", metavar="VERSION", help="Whose cleaned text counts: prompt version.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Whose cleaned text counts: model name.")
+]
+
+shards = typer.Typer(help="Write the shard sets that training streams.", invoke_without_command=True)
+export = typer.Typer(help="Write the store's texts to a file.")
 
 
 def phantom(
     studies: Annotated[int, typer.Option(min=1, metavar="N", help="How many studies.")],
     out: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="The folder to write.")],
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
-    image_size: Annotated[int | None, typer.Option(min=16, metavar="P", help="Long side of the images.")] = None,
+    first_study: Annotated[int | None, typer.Option(min=0, help="Continue a series of the same seed here.")] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="P", help="Long side of the images, pixels.")] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Write images as well as reports.")] = True,
     json: JsonOption = None,
 ) -> None:
-    """Write synthetic studies laid out as MIMIC-CXR-JPG is."""
+    """Write synthetic studies laid out as MIMIC-CXR-JPG."""
     from unix.data.phantom import PhantomConfig, write_phantom
 
-    values = given(studies=studies, out=str(out), seed=seed, image_size=image_size, images=images)
-    present(write_phantom(PhantomConfig.build(values)), json)
+    options = given(
+        studies=studies, out=str(out), seed=seed, first_study=first_study, image_size=image_size, images=images
+    )
+    present(write_phantom(PhantomConfig.build(options)), json)
 
 
 def ingest(
@@ -29,7 +43,115 @@ def ingest(
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
-    """Read what is new or changed in a source into the store."""
+    """Read what is new or changed in a source."""
     from unix.data.ingest import IngestConfig, ingest
 
     present(ingest(IngestConfig.build(given(store=store, source=source, root=root))), json)
+
+
+def clean(
+    store: StoreOption = DEFAULT_STORE,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; default: the embedded rules.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An endpoint without a name; with --model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model to ask.")] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="VERSION", help="Version of the prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many reports.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(min=0, metavar="X", help="Stop before this is spent.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests in flight.")] = None,
+    acknowledge_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
+    ] = None,
+    retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Ask again what was rejected.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Clean every report that has no final answer yet."""
+    from unix.data.cleaning.run import CleanConfig, clean
+
+    options = given(
+        store=store,
+        endpoint=endpoint,
+        base_url=base_url,
+        model=model,
+        prompt=prompt,
+        limit=limit,
+        budget_usd=budget_usd,
+        concurrency=concurrency,
+        acknowledge_host=tuple(acknowledge_host) if acknowledge_host else None,
+        retry_rejected=retry_rejected,
+        dry_run=dry_run,
+    )
+    present(clean(CleanConfig.build(options)), json)
+
+
+def label(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
+    text_column: Annotated[str, typer.Option(metavar="C", help="The column with the texts.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    json: JsonOption = None,
+) -> None:
+    """Add CheXpert-14 labels to a table of texts."""
+    from unix.data.labels import LabelFileConfig, label_file
+
+    present(label_file(LabelFileConfig(file=file, text_column=text_column, out=out)), json)
+
+
+def splits(
+    store: StoreOption = DEFAULT_STORE,
+    prompt: PromptOption = None,
+    model: ModelOption = None,
+    annotations: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="LLaVA-Rad's annotation tables, which decide the generation split."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="For subjects without an official split.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Assign usable images to train, validate and test."""
+    from unix.data.splits import SplitsConfig, build_splits
+
+    options = given(store=store, prompt_version=prompt, model=model, annotations=annotations, seed=seed)
+    present(build_splits(SplitsConfig.build(options)), json)
+
+
+@shards.callback()
+def build(
+    context: typer.Context,
+    store: StoreOption = DEFAULT_STORE,
+    sets: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Such as understanding-384; repeat, or join with commas.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+    ] = None,
+    prompt: PromptOption = None,
+    model: ModelOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Write the shard sets that training streams."""
+    if context.invoked_subcommand is not None:
+        return
+    from unix.data.shards import ShardsConfig, build_shards
+
+    names = tuple(name for group in sets or () for name in group.split(",") if name)
+    options = given(store=store, sets=names or None, out=out, prompt_version=prompt, model=model, workers=workers)
+    present(build_shards(ShardsConfig.build(options)), json)
+
+
+@shards.command()
+def verify(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A shard set, or a folder of sets.")],
+    json: JsonOption = None,
+) -> None:
+    """Check finished sets byte by byte."""
+    from unix.data.shards import verify_shards
+
+    summary = verify_shards(folder)
+    present(summary, json)
+    if summary.problems:
+        raise ShardError(f"{folder}: {len(summary.problems)} problems, first: {summary.problems[0]}")

@@ -73,15 +73,24 @@ def given(**values: Any) -> dict[str, Any]:
 
 def present(summary: BaseModel | Mapping[str, Any], path: Path | None) -> None:
     """Print a summary's numbers as an aligned table, and write them to `path` as one JSON object."""
-    values = summary.model_dump(mode="json") if isinstance(summary, BaseModel) else dict(summary)
-    rows = list(_flatten(values))
+    values = _plain(summary)
+    rows = _flatten(values)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         typer.echo(f"{name:<{width}}  {value}")
+    write(summary, path)
+
+
+def write(summary: BaseModel | Mapping[str, Any], path: Path | None) -> None:
+    """Write a summary to `path`, where there is one, as one JSON object that appears whole."""
     if path is not None:
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(_plain(summary), indent=2) + "\n", encoding="utf-8")
         aside.replace(path)
+
+
+def _plain(summary: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    return summary.model_dump(mode="json") if isinstance(summary, BaseModel) else dict(summary)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

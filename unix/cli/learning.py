@@ -1,0 +1,141 @@
+"""Commands from shards to reports, images and metrics."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
+from unix.records import Task
+
+CheckpointOption = Annotated[
+    str, typer.Option(metavar="DIR", help="A run's folder (its newest step) or a step's folder.")
+]
+BatchOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Samples in one forward pass.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Worker processes; they change no result.")
+]
+NumStepsOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Euler steps per drawn image.")]
+GuidanceOption = Annotated[float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.")]
+
+
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage0 (tiny presets only), stage1, stage2, stage3.")],
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file in place of the preset's.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; repeat for more.")
+    ] = None,
+    from_checkpoint: Annotated[
+        str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights, at step 0.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Train one stage, alone or under torchrun.
+
+    A preset leaves open where data and runs are: the store's shards/ and ./runs/STAGE, unless --set says otherwise.
+    """
+    from unix.training.run import train
+    from unix.training.stages import load_stage
+
+    places = [f"shards={store}/shards", f"run_dir=runs/{stage}"] if config is None else []
+    overrides = [*places, *(settings or ())]
+    if from_checkpoint is not None:
+        overrides.append(f"from_checkpoint={from_checkpoint}")
+    if resume:
+        overrides.append("resume=true")
+    summary = train(load_stage(stage, config=config, overrides=overrides, **given(preset=preset)))
+    if os.environ.get("RANK", "0") == "0":
+        present(summary, json)
+
+
+def describe(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or DICOM files.")],
+    checkpoint: CheckpointOption,
+    batch: BatchOption = None,
+    processes: ProcessesOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Print a report per image, as JSON lines."""
+    from unix.evaluation.predict import DescribeConfig, describe_images
+
+    options = given(images=tuple(images), checkpoint=checkpoint, batch=batch, processes=processes)
+    summary = describe_images(DescribeConfig.build(options))
+    for report in summary.reports:
+        typer.echo(report.model_dump_json())
+    write(summary, json)
+
+
+def generate(
+    prompt: Annotated[list[str], typer.Option("--prompt", metavar="TEXT", help="What to draw; repeat for more.")],
+    checkpoint: CheckpointOption,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for 00000.png, ... and prompts.csv.")],
+    resolution: Annotated[int | None, typer.Option(min=16, metavar="P", help="Side of the images, pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first image; each further one counts on.")] = None,
+    num_steps: NumStepsOption = None,
+    guidance: GuidanceOption = None,
+    batch: BatchOption = None,
+    processes: ProcessesOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Draw an image per prompt."""
+    from unix.evaluation.predict import GenerateConfig, generate_images
+
+    options = given(
+        prompts=tuple(prompt),
+        checkpoint=checkpoint,
+        out=out,
+        resolution=resolution,
+        seed=seed,
+        num_steps=num_steps,
+        guidance=guidance,
+        batch=batch,
+        processes=processes,
+    )
+    present(generate_images(GenerateConfig.build(options)), json)
+
+
+def evaluate(
+    task: Annotated[Task, typer.Argument(help="Reports for images, or images for captions.")],
+    checkpoint: CheckpointOption,
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets, or of one; default: the store's shards/.")
+    ] = None,
+    data_set: Annotated[str | None, typer.Option(metavar="NAME", help="The set, where several fit the task.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: test.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the predictions.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the drawn images and the intervals.")] = None,
+    num_steps: NumStepsOption = None,
+    guidance: GuidanceOption = None,
+    batch: BatchOption = None,
+    processes: ProcessesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Measure a checkpoint on one task."""
+    options = given(
+        checkpoint=checkpoint,
+        shards=shards or f"{store}/shards",
+        data_set=data_set,
+        split=split,
+        limit=limit,
+        out=out,
+        seed=seed,
+        num_steps=num_steps,
+        guidance=guidance,
+        batch=batch,
+        processes=processes,
+    )
+    if task is Task.UNDERSTANDING:
+        from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
+
+        summary = evaluate_understanding(EvaluateUnderstandingConfig.build(options))
+    else:
+        from unix.evaluation.generation import evaluate_generation
+        from unix.evaluation.results import EvaluateConfig
+
+        summary = evaluate_generation(EvaluateConfig.build(options))
+    present(summary, json)
