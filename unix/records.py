@@ -24,7 +24,8 @@ CHEXPERT_14: tuple[str, ...] = (
 
 CHEXPERT_5: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 
-FRONTAL_VIEWS = frozenset({"AP", "PA"})
+FRONTAL_VIEWS = frozenset({"AP", "PA", "FRONTAL"})
+"""View positions of frontal radiographs; FRONTAL comes from sources that do not tell AP from PA."""
 
 Labels = dict[str, int | None]
 """CheXpert class -> 1 positive, 0 negative, -1 uncertain, None not mentioned. Always all 14 keys."""
@@ -105,8 +106,8 @@ class Study:
     key: StudyKey
     report_raw: str
     images: tuple[ImageRecord, ...]
-    report_fingerprint: str = ""
-    """Cheap proof that the report file has not changed (size and mtime, or a zip member's CRC); "" = none."""
+    fingerprint: str = ""
+    """Cheap proof that nothing behind the study has changed: its table rows, and its files' sizes and times."""
 
 
 @dataclass(frozen=True, slots=True)

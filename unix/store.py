@@ -188,6 +188,12 @@ class Store:
         frame = self.scan(table)
         return (frame if columns is None else frame.select(list(columns))).collect()
 
+    def create(self, *tables: str) -> None:
+        """Create those of the tables that do not exist yet, without rows."""
+        for table in tables:
+            if self._open(table) is None:
+                self._commit(table, lambda _: None)
+
     def append(self, table: str, rows: pl.DataFrame) -> None:
         """Add rows in one commit. An empty frame creates a missing table and commits nothing else."""
         rows = _conform(table, rows)

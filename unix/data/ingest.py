@@ -1,0 +1,309 @@
+"""The job `ingest`: brings the store's `studies` and `images` of one source up to date with its folder.
+
+Studies whose fingerprint the store knows are not opened. Rows go in by parts, images before their studies: a study's
+row with its fingerprint says that it is done, so a killed run continues where it stopped. What the folder no longer
+holds in a usable form stays as a row marked `withdrawn`.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from unix.config import Config
+from unix.data.sections import parse_sections
+from unix.data.sources import get_source
+from unix.data.sources.assemble import refuse_study
+from unix.data.sources.base import ImageFault, ListedStudy, Refusal, RefusedReport, StudyFault
+from unix.data.sources.image_header import read_header
+from unix.errors import ImageError, SourceError
+from unix.progress import Progress
+from unix.records import ImageRecord, Rejection, Study, text_digest
+from unix.store import LABELS_TYPE, Store, now
+
+JOB = "ingest"
+
+_STUDIES_PER_COMMIT = 25_000
+_STUDIES_PER_TASK = 250
+_READERS = 4  # threads that wait for the disk; one process parses 30,000 reports a second
+
+
+class IngestConfig(Config):
+    """What to read, and into which store."""
+
+    store: str = Field(description="URI of the store")
+    source: str = Field(description="mimic-cxr, iu-xray or phantom")
+    root: str = Field(description="the source's folder")
+    complete: bool = Field(
+        default=False, description="claim a full copy: its counts must be those of the data manifest"
+    )
+
+
+class IngestSummary(Config):
+    """What became of every study and every image of the folder."""
+
+    source: str
+    studies_in: int
+    studies_kept: int
+    studies_rejected: int
+    images_in: int
+    images_kept: int
+    images_rejected: int
+    new: int = Field(description="kept studies that the store did not have")
+    changed: int = Field(description="kept studies that the store had otherwise, or had withdrawn")
+    unchanged: int = Field(description="kept studies that the store had just so")
+    withdrawn: int = Field(description="studies of the store that the folder no longer holds in a usable form")
+    rejections: dict[str, int] = Field(description="rejected studies and images by reason")
+    seconds: float
+
+    @model_validator(mode="after")
+    def _balances(self) -> Self:
+        sums = (
+            (self.studies_in, self.studies_kept + self.studies_rejected),
+            (self.images_in, self.images_kept + self.images_rejected),
+            (self.studies_kept, self.new + self.changed + self.unchanged),
+            (self.studies_rejected + self.images_rejected, sum(self.rejections.values())),
+        )
+        if any(total != parts for total, parts in sums):
+            raise ValueError(f"counts do not balance: {sums}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A listed study after its files were opened: the study, or None, and what was refused of it."""
+
+    study: Study | None
+    refusals: tuple[Refusal, ...]
+
+
+def ingest(config: IngestConfig) -> IngestSummary:
+    """Read what is new or changed in a source into the store's tables, and mark what is gone.
+
+    Raises:
+        ConfigError: the source's name is unknown.
+        SourceError: the folder is missing, damaged, or not what it is claimed to be; then nothing was written.
+    """
+    start = time.monotonic()
+    source, root = get_source(config.source), Path(config.root).resolve()
+    if not root.is_dir():
+        raise SourceError(f"missing folder {root}; --root takes the folder of source {source.name}")
+    listing = source.list_studies(root, config.complete)
+    store = Store(config.store)
+    stored = _read_stored(store, source.name)
+    if not listing.studies and stored.fingerprints:
+        raise SourceError(
+            f"{root} holds no study with a report and an image, yet the store has {len(stored.fingerprints)} of "
+            f"{source.name}; not withdrawing them all. Is the folder mounted?"
+        )
+    tally = _Tally(list(listing.refusals))
+    pending: list[ListedStudy] = []
+    for study in listing.studies:
+        if stored.has(study):
+            tally.keep(study.key.study_id, study.images)
+        else:
+            pending.append(study)
+    _read_into(store, root, pending, stored, tally)
+    withdrawn = _withdraw(store, source.name, stored, tally)
+    store.replace_rejections(
+        JOB,
+        [Rejection(JOB, source.name, refusal.item, refusal.fault, refusal.detail) for refusal in tally.refusals],
+        source.name,
+    )
+    return _summarise(source.name, stored, tally, withdrawn, time.monotonic() - start)
+
+
+def read_study(root: Path, listed: ListedStudy, taken: frozenset[str] = frozenset()) -> Reading:
+    """Open a listed study's report and image headers; `taken` are image ids that other sources have."""
+    try:
+        report = _decode(listed.report.read(root))
+    except RefusedReport as error:
+        return Reading(None, tuple(refuse_study(listed.key, error.fault, listed.images, error.detail)))
+    images: list[ImageRecord] = []
+    refusals: list[Refusal] = []
+    for image in listed.images:
+        if image.image_id in taken:
+            refusals.append(Refusal(image.image_id, ImageFault.TAKEN))
+            continue
+        try:
+            images.append(_measure(root, image) if listed.image_files else image)
+        except ImageError as error:
+            refusals.append(Refusal(image.image_id, ImageFault(error.reason), error.detail))
+    if not images:
+        refusals.extend(refuse_study(listed.key, StudyFault.WITHOUT_USABLE_IMAGE, ()))
+        return Reading(None, tuple(refusals))
+    return Reading(Study(listed.key, report, tuple(images), listed.fingerprint), tuple(refusals))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the store knew when the job began."""
+
+    fingerprints: dict[str, str]
+    """Of the source's live studies, by study id."""
+    withdrawn: frozenset[str]
+    """The source's withdrawn study ids."""
+    images: frozenset[str]
+    """Ids of the source's live images."""
+    taken: frozenset[str]
+    """Image ids of other sources."""
+
+    def has(self, study: ListedStudy | Study) -> bool:
+        """Whether the study and these images of it stand in the store as they are."""
+        return self.fingerprints.get(study.key.study_id) == study.fingerprint and all(
+            image.image_id in self.images for image in study.images
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the job has decided so far."""
+
+    refusals: list[Refusal]
+    studies: set[str] = field(default_factory=set[str])
+    """Kept study ids."""
+    images: set[str] = field(default_factory=set[str])
+    """Kept image ids."""
+    written: list[str] = field(default_factory=list[str])
+    """Kept study ids that were not in the store just so."""
+
+    def keep(self, study_id: str, images: Sequence[ImageRecord]) -> None:
+        """Count a study and its images as kept."""
+        self.studies.add(study_id)
+        self.images.update(image.image_id for image in images)
+
+
+def _read_stored(store: Store, source: str) -> _Stored:
+    mine = pl.col("source") == source
+    studies = store.scan("studies").filter(mine).select("study_id", "fingerprint", "withdrawn").collect()
+    images = store.scan("images").select("source", "image_id", "withdrawn").collect()
+    live = studies.filter(~pl.col("withdrawn"))
+    return _Stored(
+        dict(zip(live["study_id"], live["fingerprint"], strict=True)),
+        frozenset(studies.filter("withdrawn")["study_id"]),
+        frozenset(images.filter(mine & ~pl.col("withdrawn"))["image_id"]),
+        frozenset(images.filter(~mine)["image_id"]),
+    )
+
+
+def _read_into(store: Store, root: Path, pending: Sequence[ListedStudy], stored: _Stored, tally: _Tally) -> None:
+    """Read the pending studies and write them, part by part."""
+    store.create("images", "studies")
+
+    def read(studies: Sequence[ListedStudy]) -> list[Reading]:
+        return [read_study(root, study, stored.taken) for study in studies]
+
+    with Progress("reading studies", len(pending)) as progress, ThreadPoolExecutor(_READERS) as readers:
+        for part in _batches(pending, _STUDIES_PER_COMMIT):
+            changed: list[Study] = []
+            for readings in readers.map(read, _batches(part, _STUDIES_PER_TASK)):
+                for reading in readings:
+                    tally.refusals.extend(reading.refusals)
+                    if reading.study is not None:
+                        tally.keep(reading.study.key.study_id, reading.study.images)
+                        if not stored.has(reading.study):
+                            changed.append(reading.study)
+                progress.advance(len(readings))
+            if changed:
+                store.upsert("images", _image_rows(root, changed))
+                store.upsert("studies", _study_rows(changed))
+                tally.written.extend(study.key.study_id for study in changed)
+
+
+def _withdraw(store: Store, source: str, stored: _Stored, tally: _Tally) -> int:
+    """Mark what the store has and the folder no longer does; the number of studies."""
+    gone = stored.fingerprints.keys() - tally.studies
+    for table, column, ids in (("images", "image_id", stored.images - tally.images), ("studies", "study_id", gone)):
+        if ids:
+            rows = store.scan(table).filter(pl.col("source") == source, pl.col(column).is_in(list(ids)))
+            store.upsert(table, rows.with_columns(withdrawn=True).collect())
+    return len(gone)
+
+
+def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seconds: float) -> IngestSummary:
+    faults = Counter(refusal.fault for refusal in tally.refusals)
+    studies_rejected = sum(count for fault, count in faults.items() if isinstance(fault, StudyFault))
+    images_rejected = faults.total() - studies_rejected
+    known = stored.fingerprints.keys() | stored.withdrawn
+    new = sum(study not in known for study in tally.written)
+    return IngestSummary(
+        source=source,
+        studies_in=len(tally.studies) + studies_rejected,
+        studies_kept=len(tally.studies),
+        studies_rejected=studies_rejected,
+        images_in=len(tally.images) + images_rejected,
+        images_kept=len(tally.images),
+        images_rejected=images_rejected,
+        new=new,
+        changed=len(tally.written) - new,
+        unchanged=len(tally.studies) - len(tally.written),
+        withdrawn=withdrawn,
+        rejections={fault.value: faults[fault] for fault in sorted(faults)},
+        seconds=round(seconds, 3),
+    )
+
+
+def _decode(content: bytes) -> str:
+    try:
+        report = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedReport(StudyFault.NOT_UTF8, f"byte {error.start} of {len(content)}") from error
+    if not report.strip():
+        raise RefusedReport(StudyFault.EMPTY, f"{len(content)} bytes")
+    return report
+
+
+def _measure(root: Path, image: ImageRecord) -> ImageRecord:
+    """The image with the size that its file states, and the file's view where the table has none."""
+    header = read_header(root / image.path)
+    return replace(
+        image, rows=header.rows, columns=header.columns, view_position=image.view_position or header.view_position
+    )
+
+
+def _study_rows(studies: Sequence[Study]) -> pl.DataFrame:
+    parsed = [parse_sections(study.report_raw) for study in studies]
+    return pl.DataFrame(
+        {
+            "source": [study.key.source for study in studies],
+            "subject_id": [study.key.subject_id for study in studies],
+            "study_id": [study.key.study_id for study in studies],
+            "report_raw": [study.report_raw for study in studies],
+            "report_sha256": [text_digest(study.report_raw) for study in studies],
+            "findings_raw": [sections.findings for sections in parsed],
+            "impression_raw": [sections.impression for sections in parsed],
+            "sections": [json.dumps(sections.text, ensure_ascii=False) for sections in parsed],
+            "fingerprint": [study.fingerprint for study in studies],
+            "withdrawn": False,
+        }
+    ).with_columns(ingested_at=now())
+
+
+def _image_rows(root: Path, studies: Sequence[Study]) -> pl.DataFrame:
+    rows = [(study.key, image) for study in studies for image in study.images]
+    return pl.DataFrame(
+        {
+            "source": [key.source for key, _ in rows],
+            "subject_id": [key.subject_id for key, _ in rows],
+            "study_id": [key.study_id for key, _ in rows],
+            "image_id": [image.image_id for _, image in rows],
+            "path": [f"{root}/{image.path}" for _, image in rows],
+            "view_position": [image.view_position for _, image in rows],
+            "rows": [image.rows for _, image in rows],
+            "columns": [image.columns for _, image in rows],
+            "labels": pl.Series([image.labels for _, image in rows], dtype=LABELS_TYPE),
+            "official_split": pl.Series([image.official_split for _, image in rows], dtype=pl.String),
+            "withdrawn": False,
+        }
+    )
+
+
+def _batches(studies: Sequence[ListedStudy], size: int) -> Iterator[Sequence[ListedStudy]]:
+    return (studies[start : start + size] for start in range(0, len(studies), size))
