@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unix.data.phantom import pathology
 from unix.data.phantom.findings import Finding, Severity, Side
@@ -90,9 +89,7 @@ def draw_body(rng: np.random.Generator, findings: Iterable[Finding], view_positi
     )
 
 
-def frontal(
-    x: Field, y: Field, body: Body, findings: tuple[Finding, ...], rng: np.random.Generator
-) -> NDArray[np.float32]:
+def frontal(x: Field, y: Field, body: Body, findings: tuple[Finding, ...], rng: np.random.Generator) -> Field:
     """Brightness of a frontal view, float32 [H, W], roughly in [0, 1]."""
     lungs = _lungs(x, y, body, findings)
     outline = edge(body.half_thorax + 0.17 - 0.10 * np.maximum(y, 0.0) - np.abs(x) + _shoulder(y), 0.02)
@@ -115,9 +112,7 @@ def frontal(
     return pathology.before_heart(field, x, y, lungs, findings, rng)
 
 
-def lateral(
-    x: Field, y: Field, body: Body, findings: tuple[Finding, ...], rng: np.random.Generator
-) -> NDArray[np.float32]:
+def lateral(x: Field, y: Field, body: Body, findings: tuple[Finding, ...], rng: np.random.Generator) -> Field:
     """Brightness of a lateral view (the patient faces x < 0), float32 [H, W]."""
     outline = edge(0.76 - 0.10 * y * y - 0.30 * np.maximum(-y - 0.6, 0.0) - np.abs(x), 0.02)
     field = outline * (body.tissue + 0.04 * y)
@@ -126,7 +121,8 @@ def lateral(
     lung = np.maximum(lung, ellipse(x - 0.02, y - 0.25, 0.60, 0.75, 0.04) * edge(y, 0.2) * edge(dome - y, 0.03))
     field += (body.lung + 0.05 - field) * lung
     size = body.heart_ratio / 0.45
-    field += np.maximum(0.0, 0.66 - field) * ellipse(x + 0.22, y - 0.28, 0.24 * size, 0.27 * size, 0.06) * 0.9
+    heart = ellipse(x + 0.24, y - body.dome_left + 0.20 - 0.3 * (x + 0.24), 0.26 * size, 0.27 * size, 0.06)
+    field += np.maximum(0.0, body.tissue + 0.05 - field) * heart * 0.9
     spine = band(x - 0.42 - 0.05 * np.sin(2.0 * y), 0.09, 0.03)
     field += 0.16 * spine * (0.7 + 0.3 * np.cos(y * 34.0)) * outline
     field += 0.10 * band(x + 0.60 - 0.04 * y, 0.03, 0.015) * outline
@@ -151,7 +147,7 @@ def _lungs(x: Field, y: Field, body: Body, findings: tuple[Finding, ...]) -> Lun
         masks.append(cavity * edge(dome - y, 0.02))
         downs.append((y - body.apex) / (top - body.apex))
     across = np.abs(x) / np.maximum(wall, 0.05)
-    return Lungs(*masks, *cavities, across, np.where(x < 0, downs[0], downs[1]))
+    return Lungs(masks[0], masks[1], cavities[0], cavities[1], across, np.where(x < 0, downs[0], downs[1]))
 
 
 def _shoulder(y: Field) -> Field:

@@ -191,7 +191,9 @@ def _slots(book: Phrases, finding: Finding) -> dict[str, str]:
 
 
 def _capital(sentence: str) -> str:
-    sentence = _ARTICLE.sub(r"\1n ", sentence.replace(" -sided", "-sided").replace("  ", " "))
+    if "  " in sentence or " -" in sentence:
+        sentence = sentence.replace(" -sided", "-sided").replace("  ", " ")
+    sentence = _ARTICLE.sub(r"\1n ", sentence)
     return sentence[:1].upper() + sentence[1:]
 
 

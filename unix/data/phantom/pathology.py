@@ -3,6 +3,7 @@
 Same coordinates and brightness as `render`.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -143,8 +144,8 @@ def _pneumonia(
     size = (0.8, 1.0, 1.25)[finding.severity.grade]
     patches = np.zeros_like(field)
     for turn in range(5):
-        angle = 2.0 * np.pi * (turn + rng.uniform(-0.2, 0.2)) / 5
-        cx, cy = 0.24 * size * np.cos(angle), 0.12 * size * np.sin(angle)
+        angle = 2.0 * math.pi * (turn + rng.uniform(-0.2, 0.2)) / 5
+        cx, cy = 0.24 * size * math.cos(angle), 0.12 * size * math.sin(angle)
         patches = np.maximum(patches, blob(dx - cx, dy - cy, 0.13 * size, 0.065 * size))
     return field + (0.34 + 0.05 * finding.severity.grade) * patches * lungs.mask(side)
 

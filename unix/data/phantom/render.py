@@ -4,6 +4,7 @@ Coordinates: x and y from -1 to 1 over the film's short side before the patient 
 on the image; the patient's left is at x > 0. Brightness 0 is air, 1 is bone or metal. All fields are float32 [H, W].
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ from PIL import Image
 from unix.data.phantom import anatomy
 from unix.data.phantom.draws import generator
 from unix.data.phantom.findings import Finding
+from unix.data.phantom.shapes import Field
 
 Pixels = NDArray[np.uint8]
-Field = NDArray[np.float32]
 
 _LARGEST_FIELD = 768
 """Fields are computed up to this long side; larger radiographs are enlarged from it and grained at full size."""
@@ -78,7 +79,7 @@ def _grid(height: int, width: int, exposure: Exposure) -> tuple[Field, Field]:
     half = 0.5 * min(height * 1.08, width) * exposure.size
     rows = (np.arange(height, dtype=np.float32) + 0.5 - 0.5 * height) / half - exposure.shift_y
     columns = (np.arange(width, dtype=np.float32) + 0.5 - 0.5 * width) / half - exposure.shift_x
-    cos, sin = np.float32(np.cos(exposure.tilt)), np.float32(np.sin(exposure.tilt))
+    cos, sin = math.cos(exposure.tilt), math.sin(exposure.tilt)
     x = columns[None, :] * cos + rows[:, None] * sin
     y = rows[:, None] * cos - columns[None, :] * sin
     return x, y

@@ -1,11 +1,13 @@
 """Soft-edged shapes on a coordinate grid; each returns float32 [H, W] in [0, 1]."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
+"""Pixels on a grid, float32 [H, W] as used here."""
 
 
 def edge(distance: Field, softness: float) -> Field:

@@ -3,8 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
-from unix.data.phantom.draws import Draws, generator
+from unix.data.phantom.draws import Draws
 from unix.data.phantom.findings import Finding, draw_findings
 from unix.records import Split
 
@@ -58,9 +59,10 @@ class StudyPlan:
     @property
     def projection(self) -> Projection:
         """How the study was taken."""
-        if len(self.views) > 1:
+        positions = {view.view_position for view in self.views}
+        if len(positions) > 1:
             return Projection.TWO_VIEWS
-        return Projection.PORTABLE if self.views[0].view_position == "AP" else Projection.SINGLE
+        return Projection.PORTABLE if "AP" in positions else Projection.SINGLE
 
 
 def plan_study(
@@ -88,7 +90,8 @@ def plan_study(
 def _draw_views(seed: int, index: int, content: int, image_size: int) -> tuple[View, ...]:
     draws = Draws(seed, content, "views")
     frontal = draws.choose(("AP", "PA"))
-    positions = draws.weighted(((frontal,), (frontal, "LATERAL"), ("LATERAL",)), (0.74, 0.23, 0.03))
+    choices: list[tuple[str, ...]] = [(frontal,), (frontal, "LATERAL"), ("LATERAL",)]
+    positions = draws.weighted(choices, (0.74, 0.23, 0.03))
     views: list[View] = []
     for number, position in enumerate(positions):
         rows, columns = draws.choose(_FRAMES)
@@ -113,9 +116,15 @@ def _split(subject: Draws, shares: tuple[float, float]) -> Split:
 
 def _permuted(seed: int, index: int, purpose: str) -> int:
     """A bijection of [0, 10^7) keyed by the seed: ids look unordered and cannot collide."""
-    offset, factor = (int(n) for n in generator(seed, 0, f"{purpose} ids").integers(0, _ID_SPACE, 2))
-    factor = factor // 10 * 10 + 3  # coprime to 10, so multiplication permutes
+    factor, offset = _permutation(seed, purpose)
     return (index % _ID_SPACE * factor + offset) % _ID_SPACE
+
+
+@cache
+def _permutation(seed: int, purpose: str) -> tuple[int, int]:
+    draws = Draws(seed, 0, f"{purpose} ids")
+    # The factor ends in 3: it is coprime to 10^7, so multiplying permutes.
+    return draws.below(_ID_SPACE // 10) * 10 + 3, draws.below(_ID_SPACE)
 
 
 def _image_id(seed: int, index: int, number: int) -> str:

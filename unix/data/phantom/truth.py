@@ -50,7 +50,7 @@ def read_truth(root: str | Path) -> pl.DataFrame:
     files = sorted((Path(root) / TRUTH_FOLDER).glob("part-*.parquet"))
     if not files:
         raise SourceError(f"{Path(root) / TRUTH_FOLDER} holds no ground truth; write one with `unix phantom`")
-    return pl.read_parquet(files).cast(dict(TRUTH_SCHEMA))
+    return pl.read_parquet(files).select(TRUTH_SCHEMA.names())
 
 
 def _attributes(plan: StudyPlan) -> str:
