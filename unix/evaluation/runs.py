@@ -1,0 +1,82 @@
+"""What a training run's folder tells without loading it: its stage, its losses, its size. Free of torch."""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unix.errors import WeightsError
+from unix.evaluation.charts import Series
+
+_NO_LOSS = frozenset({"step", "part", "grad_norm", "learning_rate", "tokens_per_second", "data_wait_seconds"})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished stage."""
+
+    folder: Path
+    """The newest step's."""
+    stage: str
+    steps: int
+    seed: int
+    configuration_digest: str
+    notes: tuple[str, ...]
+    losses: tuple[Series, ...]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run's newest step and its metrics.
+
+    Raises:
+        WeightsError: the folder holds no whole checkpoint.
+    """
+    root = Path(folder)
+    whole = [path.parent for path in root.glob("step-*/meta.json")]
+    if not whole:
+        raise WeightsError(f"no checkpoint in {root}: expected step-<N> with meta.json inside")
+    newest = max(whole, key=lambda path: int(path.name.removeprefix("step-")))
+    meta = json.loads((newest / "meta.json").read_bytes())
+    metrics = root / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    return Run(
+        folder=newest,
+        stage=meta["stage"],
+        steps=meta["step"],
+        seed=meta["seed"],
+        configuration_digest=meta["configuration_digest"],
+        notes=tuple(meta.get("notes", ())),
+        losses=loss_series([json.loads(line) for line in lines]),
+    )
+
+
+def loss_series(rows: list[dict[str, Any]]) -> tuple[Series, ...]:
+    """One curve per loss term, and per named part of the stage where the rows name one; the total is left out where it
+    is the only term's double."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        terms = {name: value for name, value in row.items() if name not in _NO_LOSS}
+        if len(terms) == 2 and "loss" in terms and len(set(terms.values())) == 1:
+            del terms["loss"]
+        for name, value in terms.items():
+            steps, values = curves.setdefault(f"{row['part']}: {name}" if "part" in row else name, ([], []))
+            steps.append(float(row["step"]))
+            values.append(float(value))
+    return tuple(Series(name, steps, values) for name, (steps, values) in curves.items())
+
+
+def count_parameters(path: Path) -> int:
+    """Numbers held by a safetensors file, from its header alone.
+
+    Raises:
+        WeightsError: the file is missing or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise WeightsError(f"{path} is missing or no safetensors file: {error}") from error
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
