@@ -19,8 +19,9 @@ def ingest(source: Source, root: str, store: str | None = None) -> CommandSummar
         root: the folder.
         store: URI of the store; else $UNIX_STORE, else ./store.
     """
-    summary = reaching_out("ingest", source=source, root=root, store=store)
-    announce(DATA_LANDED, f"source.{source}", summary)
+    summary = run("ingest", source=source, root=root, store=store)
+    if summary.count("new", "changed", "withdrawn"):
+        announce(DATA_LANDED, f"source.{source}", summary)
     return summary
 
 
@@ -86,7 +87,8 @@ def build_shards(store: str | None = None, sets: list[str] | None = None, out: s
         out: folder of the sets; else the store's `shards/`.
     """
     summary = run("shards", store=store, sets=sets, out=out)
-    announce(DATASET_UPDATED, "shards", summary)
+    if summary.values["changed"]:
+        announce(DATASET_UPDATED, "shards", summary)
     return summary
 
 

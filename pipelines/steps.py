@@ -31,8 +31,8 @@ def run(command: str, *arguments: str, timeout: float | None = None, **options: 
     return summary
 
 
-reaching_out = run.with_options(retries=3, retry_delay_seconds=[10, 60, 300], retry_jitter_factor=0.5)
-"""For commands that depend on an endpoint or on someone else's disk; what was done before a failure is kept."""
+reaching_out = run.with_options(retries=2, retry_delay_seconds=[10, 60], retry_jitter_factor=0.5)
+"""For commands that depend on an endpoint; what was done before a failure is kept."""
 
 
 def publish(summary: CommandSummary) -> None:

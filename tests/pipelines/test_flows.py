@@ -16,6 +16,10 @@ from pipelines.runtime import CommandError, CommandSummary
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+OUTCOMES = {
+    "ingest": {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom"},
+    "shards": {"changed": True, "sets": {"understanding-64": {"samples": 2}}},
+}
 Call = tuple[str, tuple[str, ...], dict[str, Any]]
 
 
@@ -26,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
     def note(command: str, *arguments: str, log: Callable[[str], object], **options: Any) -> CommandSummary:
         made.append((command, arguments, {name: value for name, value in options.items() if value is not None}))
-        return CommandSummary(command, 0.0, {"kept": 1, "rejected": {}})
+        return CommandSummary(command, 0.0, OUTCOMES.get(command, {"n": 1}))
 
     monkeypatch.setattr(steps, "run_command", note)
     return made
@@ -51,8 +55,20 @@ def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, 
         ("splits", (), {"store": "here"}),
         ("shards", (), {"store": "here", "sets": ["understanding-64"]}),
     ]
-    assert [name for name, _ in events] == ["unix.data.landed", "unix.dataset.updated"]
-    assert all(payload == {"kept": 1} for _, payload in events)
+    assert events == [
+        ("unix.data.landed", {"new": 2, "changed": 0, "withdrawn": 0}),
+        ("unix.dataset.updated", {"sets.understanding-64.samples": 2}),
+    ]
+
+
+def test_nothing_new_is_no_event(
+    calls: list[Call], events: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OUTCOMES, "ingest", {"new": 0, "changed": 0, "withdrawn": 0})
+    monkeypatch.setitem(OUTCOMES, "shards", {"changed": False})
+    curation.curate("phantom", "source", store="here")
+    assert len(calls) == 4
+    assert not events
 
 
 def test_retrain_starts_each_stage_from_the_one_before(calls: list[Call]) -> None:

@@ -40,13 +40,14 @@ def phantom(
 def ingest(
     source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
     root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
+    complete: Annotated[bool, typer.Option("--complete", help="Claim a full copy, and check its counts.")] = False,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
     """Read what is new or changed in a source."""
     from unix.data.ingest import IngestConfig, ingest
 
-    present(ingest(IngestConfig.build(given(store=store, source=source, root=root))), json)
+    present(ingest(IngestConfig.build(given(store=store, source=source, root=root, complete=complete))), json)
 
 
 def clean(
