@@ -187,11 +187,12 @@ def _fracture(field: Field, x: Field, y: Field, lungs: "Lungs", finding: Finding
         sign = 1.0 if side == Side.LEFT else -1.0
         height = {Zone.UPPER: -0.38, Zone.MIDDLE: 0.0, Zone.LOWER: 0.34, Zone.NONE: 0.0}[finding.zone]
         wall = 0.62 + 0.08 * (finding.zone != Zone.UPPER)
-        step = 0.05 + 0.025 * finding.severity.grade
+        step, thick = ((0.04, 0.032), (0.09, 0.042), (0.15, 0.054))[finding.severity.grade]
         # Two thick rib ends, out of line, with a dark cleft between them.
-        inner = line(x, y, (sign * (wall - 0.24), height - 0.03), (sign * (wall - 0.06), height), 0.04)
-        outer = line(x, y, (sign * (wall + 0.02), height + step), (sign * (wall + 0.16), height + step + 0.07), 0.04)
-        cleft = line(x, y, (sign * (wall - 0.02), height - 0.07), (sign * (wall - 0.02), height + step + 0.07), 0.022)
+        cleft_x = sign * (wall - 0.02)
+        inner = line(x, y, (sign * (wall - 0.24), height - 0.03), (sign * (wall - 0.06), height), thick)
+        outer = line(x, y, (sign * (wall + 0.02), height + step), (sign * (wall + 0.16), height + step + 0.07), thick)
+        cleft = line(x, y, (cleft_x, height - 0.07), (cleft_x, height + step + 0.07), 0.022)
         field = np.maximum(field, 0.95 * np.maximum(inner, outer))
         field = field * (1.0 - 0.9 * cleft)
     return field
