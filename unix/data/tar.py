@@ -14,7 +14,7 @@ _TIME = b"00000000000\x00"
 _BLANK_CHECKSUM = b"        "
 _TYPE_AND_LINK = b"0" + bytes(100)
 _MAGIC = b"ustar\x0000"
-_REST = bytes(32 + 32) + b"0000000\x000000000\x00" + bytes(155 + 12)
+_REST = bytes(32 + 32 + 8 + 8 + 155 + 12)  # names of user and group, device numbers, prefix
 
 
 def member_header(name: str, size: int) -> bytes:
