@@ -8,7 +8,7 @@ holds in a usable form stays as a row marked `withdrawn`.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ from pydantic import Field, model_validator
 from unix.config import Config
 from unix.data.sections import parse_sections
 from unix.data.sources import get_source
-from unix.data.sources.assemble import refuse_study
-from unix.data.sources.base import ImageFault, ListedStudy, Refusal, RefusedReport, StudyFault
+from unix.data.sources.base import ImageFault, ListedStudy, Listing, Refusal, RefusedReport, StudyFault
 from unix.data.sources.image_header import read_header
+from unix.data.sources.reports import read_report
 from unix.errors import ImageError, SourceError
 from unix.progress import Progress
 from unix.records import ImageRecord, Rejection, Study, text_digest
@@ -98,19 +98,16 @@ def ingest(config: IngestConfig) -> IngestSummary:
     listing = source.list_studies(root, config.complete)
     store = Store(config.store)
     stored = _read_stored(store, source.name)
-    if not listing.studies and stored.fingerprints:
+    if listing.studies.is_empty() and stored.studies.height:
         raise SourceError(
-            f"{root} holds no study with a report and an image, yet the store has {len(stored.fingerprints)} of "
+            f"{root} holds no study with a report and an image, yet the store has {stored.studies.height} of "
             f"{source.name}; not withdrawing them all. Is the folder mounted?"
         )
     tally = _Tally(list(listing.refusals))
-    pending: list[ListedStudy] = []
-    for study in listing.studies:
-        if stored.has(study):
-            tally.keep(study.key.study_id, study.images)
-        else:
-            pending.append(study)
-    _read_into(store, root, pending, stored, tally)
+    current = listing.studies.filter(stored.current(listing.studies))
+    tally.keep(current["study_id"], current["images"].explode().struct.field("image_id"))
+    pending = listing.studies.join(current, on="study_id", how="anti", maintain_order="left")
+    _read_into(store, root, listing, pending, stored, tally)
     withdrawn = _withdraw(store, source.name, stored, tally)
     store.replace_rejections(
         JOB,
@@ -120,45 +117,64 @@ def ingest(config: IngestConfig) -> IngestSummary:
     return _summarise(source.name, stored, tally, withdrawn, time.monotonic() - start)
 
 
-def read_study(root: Path, listed: ListedStudy, taken: frozenset[str] = frozenset()) -> Reading:
-    """Open a listed study's report and image headers; `taken` are image ids that other sources have."""
+def read_study(
+    root: Path, listed: ListedStudy, taken: frozenset[str] = frozenset(), image_files: bool = True
+) -> Reading:
+    """Open a listed study's report and, where there are `image_files`, their headers.
+
+    `taken` are image ids that other sources have.
+    """
     try:
-        report = _decode(listed.report.read(root))
+        report = read_report(root, listed.report)
     except RefusedReport as error:
-        return Reading(None, tuple(refuse_study(listed.key, error.fault, listed.images, error.detail)))
-    images: list[ImageRecord] = []
+        study = Refusal(listed.key.study_id, error.fault, error.detail)
+        detail = f"study {listed.key.study_id}: {error.fault}"
+        images = (Refusal(image.image_id, ImageFault.OF_REFUSED_STUDY, detail) for image in listed.images)
+        return Reading(None, (study, *images))
+    kept: list[ImageRecord] = []
     refusals: list[Refusal] = []
     for image in listed.images:
         if image.image_id in taken:
             refusals.append(Refusal(image.image_id, ImageFault.TAKEN))
             continue
         try:
-            images.append(_measure(root, image) if listed.image_files else image)
+            kept.append(_measure(root, image) if image_files else image)
         except ImageError as error:
             refusals.append(Refusal(image.image_id, ImageFault(error.reason), error.detail))
-    if not images:
-        refusals.extend(refuse_study(listed.key, StudyFault.WITHOUT_USABLE_IMAGE, ()))
+    if not kept:
+        refusals.append(Refusal(listed.key.study_id, StudyFault.WITHOUT_USABLE_IMAGE))
         return Reading(None, tuple(refusals))
-    return Reading(Study(listed.key, report, tuple(images), listed.fingerprint), tuple(refusals))
+    return Reading(Study(listed.key, report, tuple(kept), listed.fingerprint), tuple(refusals))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What the store knew when the job began."""
+    """What the store knew of the source when the job began."""
 
-    fingerprints: dict[str, str]
-    """Of the source's live studies, by study id."""
+    studies: pl.DataFrame
+    """study_id, fingerprint of the live studies."""
     withdrawn: frozenset[str]
-    """The source's withdrawn study ids."""
-    images: frozenset[str]
-    """Ids of the source's live images."""
+    """Study ids."""
+    images: pl.DataFrame
+    """image_id of the live images."""
     taken: frozenset[str]
     """Image ids of other sources."""
 
-    def has(self, study: ListedStudy | Study) -> bool:
-        """Whether the study and these images of it stand in the store as they are."""
-        return self.fingerprints.get(study.key.study_id) == study.fingerprint and all(
-            image.image_id in self.images for image in study.images
+    def current(self, listed: pl.DataFrame) -> pl.Series:
+        """Which of the listed studies stand in the store as they are, with all their images."""
+        known = self.studies.rename({"fingerprint": "stored"})
+        stray = (
+            listed.select("study_id", image_id=pl.col("images").list.eval(pl.element().struct.field("image_id")))
+            .explode("image_id")
+            .join(self.images, on="image_id", how="anti")
+        )
+        return (
+            listed.join(known, on="study_id", how="left", maintain_order="left")
+            .select(
+                (pl.col("fingerprint") == pl.col("stored")).fill_null(False)
+                & ~pl.col("study_id").is_in(stray["study_id"].implode())
+            )
+            .to_series()
         )
 
 
@@ -172,44 +188,52 @@ class _Tally:
     images: set[str] = field(default_factory=set[str])
     """Kept image ids."""
     written: list[str] = field(default_factory=list[str])
-    """Kept study ids that were not in the store just so."""
+    """Kept study ids that did not stand in the store as they are."""
 
-    def keep(self, study_id: str, images: Sequence[ImageRecord]) -> None:
-        """Count a study and its images as kept."""
-        self.studies.add(study_id)
-        self.images.update(image.image_id for image in images)
+    def keep(self, studies: Iterable[str], images: Iterable[str]) -> None:
+        """Count studies and images as kept."""
+        self.studies.update(studies)
+        self.images.update(images)
 
 
 def _read_stored(store: Store, source: str) -> _Stored:
-    mine = pl.col("source") == source
+    mine, live = pl.col("source") == source, ~pl.col("withdrawn")
     studies = store.scan("studies").filter(mine).select("study_id", "fingerprint", "withdrawn").collect()
     images = store.scan("images").select("source", "image_id", "withdrawn").collect()
-    live = studies.filter(~pl.col("withdrawn"))
     return _Stored(
-        dict(zip(live["study_id"], live["fingerprint"], strict=True)),
-        frozenset(studies.filter("withdrawn")["study_id"]),
-        frozenset(images.filter(mine & ~pl.col("withdrawn"))["image_id"]),
+        studies.filter(live).select("study_id", "fingerprint"),
+        frozenset(studies.filter(~live)["study_id"]),
+        images.filter(mine & live).select("image_id"),
         frozenset(images.filter(~mine)["image_id"]),
     )
 
 
-def _read_into(store: Store, root: Path, pending: Sequence[ListedStudy], stored: _Stored, tally: _Tally) -> None:
+def _read_into(
+    store: Store, root: Path, listing: Listing, pending: pl.DataFrame, stored: _Stored, tally: _Tally
+) -> None:
     """Read the pending studies and write them, part by part."""
     store.create("images", "studies")
+    fingerprints, images = dict(stored.studies.iter_rows()), frozenset(stored.images["image_id"])
 
-    def read(studies: Sequence[ListedStudy]) -> list[Reading]:
-        return [read_study(root, study, stored.taken) for study in studies]
+    def is_current(study: Study) -> bool:
+        return fingerprints.get(study.key.study_id) == study.fingerprint and all(
+            image.image_id in images for image in study.images
+        )
 
-    with Progress("reading studies", len(pending)) as progress, ThreadPoolExecutor(_READERS) as readers:
-        for part in _batches(pending, _STUDIES_PER_COMMIT):
+    def read(listed: list[ListedStudy]) -> list[Reading]:
+        return [read_study(root, study, stored.taken, listing.image_files) for study in listed]
+
+    with Progress("reading studies", pending.height) as progress, ThreadPoolExecutor(_READERS) as readers:
+        for part in pending.iter_slices(_STUDIES_PER_COMMIT):
             changed: list[Study] = []
-            for readings in readers.map(read, _batches(part, _STUDIES_PER_TASK)):
+            tasks = (list(listing.records(task)) for task in part.iter_slices(_STUDIES_PER_TASK))
+            for readings in readers.map(read, tasks):
                 for reading in readings:
                     tally.refusals.extend(reading.refusals)
-                    if reading.study is not None:
-                        tally.keep(reading.study.key.study_id, reading.study.images)
-                        if not stored.has(reading.study):
-                            changed.append(reading.study)
+                    if (study := reading.study) is not None:
+                        tally.keep([study.key.study_id], (image.image_id for image in study.images))
+                        if not is_current(study):
+                            changed.append(study)
                 progress.advance(len(readings))
             if changed:
                 store.upsert("images", _image_rows(root, changed))
@@ -219,10 +243,11 @@ def _read_into(store: Store, root: Path, pending: Sequence[ListedStudy], stored:
 
 def _withdraw(store: Store, source: str, stored: _Stored, tally: _Tally) -> int:
     """Mark what the store has and the folder no longer does; the number of studies."""
-    gone = stored.fingerprints.keys() - tally.studies
-    for table, column, ids in (("images", "image_id", stored.images - tally.images), ("studies", "study_id", gone)):
+    gone = set(stored.studies["study_id"]) - tally.studies
+    gone_images = set(stored.images["image_id"]) - tally.images
+    for table, column, ids in (("images", "image_id", gone_images), ("studies", "study_id", gone)):
         if ids:
-            rows = store.scan(table).filter(pl.col("source") == source, pl.col(column).is_in(list(ids)))
+            rows = store.scan(table).filter(pl.col("source") == source, pl.col(column).is_in(sorted(ids)))
             store.upsert(table, rows.with_columns(withdrawn=True).collect())
     return len(gone)
 
@@ -231,7 +256,7 @@ def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seco
     faults = Counter(refusal.fault for refusal in tally.refusals)
     studies_rejected = sum(count for fault, count in faults.items() if isinstance(fault, StudyFault))
     images_rejected = faults.total() - studies_rejected
-    known = stored.fingerprints.keys() | stored.withdrawn
+    known = {*stored.studies["study_id"], *stored.withdrawn}
     new = sum(study not in known for study in tally.written)
     return IngestSummary(
         source=source,
@@ -248,16 +273,6 @@ def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seco
         rejections={fault.value: faults[fault] for fault in sorted(faults)},
         seconds=round(seconds, 3),
     )
-
-
-def _decode(content: bytes) -> str:
-    try:
-        report = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RefusedReport(StudyFault.NOT_UTF8, f"byte {error.start} of {len(content)}") from error
-    if not report.strip():
-        raise RefusedReport(StudyFault.EMPTY, f"{len(content)} bytes")
-    return report
 
 
 def _measure(root: Path, image: ImageRecord) -> ImageRecord:
@@ -303,7 +318,3 @@ def _image_rows(root: Path, studies: Sequence[Study]) -> pl.DataFrame:
             "withdrawn": False,
         }
     )
-
-
-def _batches(studies: Sequence[ListedStudy], size: int) -> Iterator[Sequence[ListedStudy]]:
-    return (studies[start : start + size] for start in range(0, len(studies), size))

@@ -1,85 +1,114 @@
 """Reports and images that a source found -> studies, with a refusal for everything that does not fit (pure)."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
+
 from unix.data.sources.base import (
+    IMAGES,
+    INGEST_REVISION,
+    LISTED,
+    LISTED_IMAGE,
+    REPORTS,
     ImageFault,
-    ListedStudy,
     Listing,
     Refusal,
-    ReportLocation,
     StudyFault,
-    fingerprint,
+    printable,
 )
-from unix.records import ImageRecord, Labels, StudyKey
 
-StudyIds = tuple[str, str]
-"""(subject_id, study_id)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundImage:
-    """An image that its table and its folder agree on."""
-
-    record: ImageRecord
-    mark: str
-    """Changes when the file does."""
+_IDS = ["subject_id", "study_id"]
 
 
 def assemble(
     source: str,
     root: Path,
-    reports: Mapping[StudyIds, ReportLocation | StudyFault],
-    images: Mapping[StudyIds, Sequence[FoundImage]],
-    refusals: Sequence[Refusal] = (),
+    reports: pl.DataFrame,
+    images: pl.DataFrame,
+    refusals: list[Refusal],
     image_files: bool = True,
 ) -> Listing:
-    """Pair reports with images; of several studies with one study id, only the first that is whole is taken.
+    """Pair reports (`REPORTS`) with images (`IMAGES`); `refusals` are those that the source found before.
 
-    A fault in place of a report's location refuses the study for it. `images` has a key for every study that a table
-    names, also where no image of it can be used. `refusals` are those of the caller, listed first.
+    Of several usable rows with one image id the first is taken; of several whole studies with one study id, the first.
     """
-    listing = Listing([], list(refusals))
-    taken: set[str] = set()
-    for ids in sorted(reports.keys() | images.keys()):
-        key = StudyKey(source, *ids)
-        report, found = reports.get(ids, StudyFault.WITHOUT_REPORT), images.get(ids)
-        if isinstance(report, StudyFault):
-            fault = report
-        elif not found:
-            fault = StudyFault.WITHOUT_IMAGES if found is None else StudyFault.WITHOUT_USABLE_IMAGE
-        elif key.study_id in taken:
-            fault = StudyFault.DUPLICATE
-        else:
-            taken.add(key.study_id)
-            mark = fingerprint((str(root), report.fingerprint, *_marks(found)))
-            records = tuple(image.record for image in found)
-            listing.studies.append(ListedStudy(key, report, records, mark, image_files))
-            continue
-        listing.refusals.extend(refuse_study(key, fault, [image.record for image in found or ()]))
-    return listing
-
-
-def refuse_study(
-    key: StudyKey, fault: StudyFault, images: Sequence[ImageRecord], detail: str = ""
-) -> Iterator[Refusal]:
-    """The refusals of a study and of the images that go with it."""
-    item = f"{key.subject_id}/{key.study_id}" if fault is StudyFault.DUPLICATE else key.study_id
-    yield Refusal(item, fault, detail)
-    for image in images:
-        yield Refusal(image.image_id, ImageFault.OF_REFUSED_STUDY, f"study {key.study_id}: {fault}")
-
-
-def _marks(images: Sequence[FoundImage]) -> Iterator[str]:
-    labels: Labels | None = None
-    for image in images:
-        record = image.record
-        yield (
-            f"{record.image_id}:{record.path}:{record.view_position}:{record.rows}:{record.columns}:"
-            f"{record.official_split}:{image.mark}"
+    images = _refuse_repeated(images.match_to_schema(IMAGES))
+    usable = images.filter(pl.col("fault").is_null())
+    grouped = usable.group_by(_IDS).agg(
+        images=pl.struct(LISTED_IMAGE.names()), image_mark=pl.col("mark").str.join("\0")
+    )
+    named = images.filter(~_is(ImageFault.OF_REFUSED_STUDY)).select(_IDS).unique()
+    studies = (
+        pl.concat([reports.select(_IDS), named])
+        .unique()
+        .join(reports.match_to_schema(REPORTS), on=_IDS, how="left")
+        .join(grouped, on=_IDS, how="left")
+        .join(named.with_columns(named=pl.lit(True)), on=_IDS, how="left")
+        .sort(_IDS)
+        .with_columns(
+            fault=pl.when(pl.col("location").is_null() & pl.col("fault").is_null())
+            .then(pl.lit(StudyFault.WITHOUT_REPORT))
+            .when(pl.col("fault").is_not_null())
+            .then("fault")
+            .when(pl.col("images").is_null() & pl.col("named"))
+            .then(pl.lit(StudyFault.WITHOUT_USABLE_IMAGE))
+            .when(pl.col("images").is_null())
+            .then(pl.lit(StudyFault.WITHOUT_IMAGES))
         )
-        if record.labels is not labels:  # images of a study share one object as a rule
-            labels = record.labels
-            yield ",".join(str(value) for value in labels.values()) if labels else "unlabelled"
+    )
+    whole = pl.col("fault").is_null()
+    studies = studies.with_columns(
+        fault=pl.when(whole & (whole.cum_sum().over("study_id") > 1))
+        .then(pl.lit(StudyFault.DUPLICATE))
+        .otherwise("fault")
+    )
+    refused = studies.filter(pl.col("fault").is_not_null())
+    lost = usable.join(refused.select(*_IDS, study_fault="fault"), on=_IDS)
+    return Listing(
+        source,
+        _with_fingerprint(studies.filter(whole), root).select(LISTED.names()),
+        [
+            *refusals,
+            *(
+                Refusal(printable(item), ImageFault(fault), f"study {printable(study)}")
+                for item, fault, study in images.filter(pl.col("fault").is_not_null())
+                .select("item", "fault", "study_id")
+                .iter_rows()
+            ),
+            *(_refused_studies(refused)),
+            *(
+                Refusal(item, ImageFault.OF_REFUSED_STUDY, f"study {study}: {fault}")
+                for item, study, fault in lost.select("item", "study_id", "study_fault").iter_rows()
+            ),
+        ],
+        image_files,
+    )
+
+
+def _refuse_repeated(images: pl.DataFrame) -> pl.DataFrame:
+    usable = pl.col("fault").is_null()
+    repeated = usable & (pl.col("place") > 1)
+    return images.with_columns(place=usable.cum_sum().over("image_id")).with_columns(
+        # Each repetition has a name of its own, so that it is a row of its own among the rejections.
+        item=pl.when(repeated).then(pl.format("{}#{}", "item", "place")).otherwise("item"),
+        fault=pl.when(repeated).then(pl.lit(ImageFault.DUPLICATE)).otherwise("fault"),
+    )
+
+
+def _refused_studies(refused: pl.DataFrame) -> Iterator[Refusal]:
+    for subject, study, fault in refused.select(*_IDS, "fault").iter_rows():
+        # Two subjects may claim one study id.
+        item = f"{subject}/{study}" if fault == StudyFault.DUPLICATE else study
+        yield Refusal(item, StudyFault(fault))
+
+
+def _with_fingerprint(studies: pl.DataFrame, root: Path) -> pl.DataFrame:
+    marks = pl.concat_str(pl.lit(f"{INGEST_REVISION}\0{root}"), "mark", "image_mark", separator="\0")
+    digests = [hashlib.blake2b(mark.encode(), digest_size=16).hexdigest() for mark in studies.select(marks).to_series()]
+    return studies.with_columns(fingerprint=pl.Series(digests, dtype=pl.String))
+
+
+def _is(fault: ImageFault) -> pl.Expr:
+    return (pl.col("fault") == fault.value).fill_null(False)

@@ -1,35 +1,31 @@
 """Indiana University chest X-rays (Open-i): two CSV tables and a folder of PNG images. Needs no credentials."""
 
-import re
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from unix.data.sources.assemble import FoundImage, StudyIds, assemble
+from unix.data.sources.assemble import assemble
 from unix.data.sources.base import (
+    IMAGES,
     ImageFault,
     Listing,
     Refusal,
-    ReportLocation,
     StudyFault,
-    fingerprint,
-    is_outward,
+    as_location,
     printable,
 )
-from unix.data.sources.files import FoundFile, Walk, walk
+from unix.data.sources.files import Walk, file_mark, walk
 from unix.data.sources.manifest import load_manifest
 from unix.data.sources.tables import read_table, require_known
-from unix.records import ImageRecord
 
-IMAGES = "images"
+FOLDER = "images"
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 _USUAL_SUFFIX = ".dcm.png"
 _VIEWS = {"Frontal": "FRONTAL", "Lateral": "LATERAL"}
 _SECTIONS = ("indication", "comparison", "findings", "impression")
-_UID = re.compile(r"[0-9]{1,20}")
+_UID = r"^[0-9]{1,20}$"
+_OUTWARD_NAME = r"[/\\\x00]|^\.\.?$"
 
 
 class IuXray:
@@ -44,31 +40,10 @@ class IuXray:
         reports = read_table(root, manifest, "reports", complete)
         projections = read_table(root, manifest, "projections", complete)
         require_known(projections, "projection", _VIEWS, manifest.tables["projections"].file)
-        found = walk(root, IMAGES, _SUFFIXES)
+        found = walk(root, FOLDER, _SUFFIXES)
         refusals: list[Refusal] = []
-        return assemble(
-            self.name,
-            root,
-            _place_reports(reports, refusals),
-            _place_images(projections, found, refusals),
-            refusals,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TableReport:
-    """A report that stands in a table's row, written out with a header per section."""
-
-    text: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the text."""
-        return fingerprint((self.text,))
-
-    def read(self, root: Path) -> bytes:
-        """The text in UTF-8."""
-        return self.text.encode()
+        placed = _place_reports(reports, manifest.tables["reports"].file, refusals)
+        return assemble(self.name, root, placed, _place_images(projections, found, refusals), refusals)
 
 
 def image_id_of(filename: str) -> str:
@@ -92,59 +67,74 @@ def _id_byte(byte: int) -> str:
 _ID_BYTES = tuple(_id_byte(byte) for byte in range(256))
 
 
-def _place_reports(table: pl.DataFrame, refusals: list[Refusal]) -> dict[StudyIds, ReportLocation | StudyFault]:
-    reports: dict[StudyIds, ReportLocation | StudyFault] = {}
-    for row in table.select("uid", *_SECTIONS).iter_rows():
-        uid: str = row[0]
-        texts = dict(zip(_SECTIONS, (text.strip() for text in row[1:]), strict=True))
-        if _UID.fullmatch(uid) is None:
-            refusals.append(Refusal(printable(uid), StudyFault.MALFORMED_ID))
-        elif (uid, uid) in reports:
-            refusals.append(Refusal(uid, StudyFault.DUPLICATE))
-        elif not texts["findings"] and not texts["impression"]:
-            reports[uid, uid] = StudyFault.EMPTY
-        else:
-            reports[uid, uid] = TableReport(
-                "".join(f"{name.upper()}: {text}\n\n" for name, text in texts.items() if text)
-            )
-    return reports
+def _place_reports(table: pl.DataFrame, table_file: str, refusals: list[Refusal]) -> pl.DataFrame:
+    """`REPORTS`, each text written out with a header per section."""
+    parts = [
+        pl.when(pl.col(name).str.strip_chars() != "").then(
+            pl.format(name.upper() + ": {}", pl.col(name).str.strip_chars())
+        )
+        for name in _SECTIONS
+    ]
+    has_text = pl.any_horizontal(pl.col("findings", "impression").str.strip_chars() != "")
+    rows = table.with_columns(
+        path=pl.lit(table_file),
+        size=pl.lit(None, pl.Int64),
+        text=pl.concat_str(parts, separator="\n\n", ignore_nulls=True),
+        refused=pl.when(~pl.col("uid").str.contains(_UID))
+        .then(pl.lit(StudyFault.MALFORMED_ID))
+        .when(~pl.col("uid").is_first_distinct())
+        .then(pl.lit(StudyFault.DUPLICATE)),
+        fault=pl.when(~has_text).then(pl.lit(StudyFault.EMPTY)),
+    )
+    for uid, fault in rows.filter(pl.col("refused").is_not_null()).select("uid", "refused").iter_rows():
+        refusals.append(Refusal(printable(uid), StudyFault(fault)))
+    return rows.filter(pl.col("refused").is_null()).select(
+        subject_id="uid",
+        study_id="uid",
+        location=as_location(rows.columns),
+        mark="text",
+        fault="fault",
+    )
 
 
-def _place_images(table: pl.DataFrame, found: Walk, refusals: list[Refusal]) -> dict[StudyIds, list[FoundImage]]:
-    files: dict[str, FoundFile] = {}
-    for file in sorted(found.files, key=lambda file: file.path):
-        name = file.path.rpartition("/")[2]
-        if name in files:
-            refusals.append(Refusal(printable(file.path), ImageFault.DUPLICATE, f"like {printable(files[name].path)}"))
-        else:
-            files[name] = file
-    links = {link.rpartition("/")[2]: link for link in found.outside if link.lower().endswith(_SUFFIXES)}
-    images: dict[StudyIds, list[FoundImage]] = {}
-    malformed: set[str] = set()
-    times_named: Counter[str] = Counter()
-    for uid, name, projection in table.select("uid", "filename", "projection").iter_rows():
-        file = files.pop(name, None)
-        times_named[name] += 1
-        item, fault = printable(name), None
-        if is_outward(name) or links.pop(name, None) is not None:
-            fault = ImageFault.OUTSIDE_ROOT
-        elif _UID.fullmatch(uid) is None:
-            malformed.add(uid)
-            fault = ImageFault.OF_REFUSED_STUDY
-        elif times_named[name] > 1:
-            item, fault = f"{item}#{times_named[name]}", ImageFault.DUPLICATE
-        elif file is None:
-            fault = ImageFault.MISSING
-        if uid not in malformed and _UID.fullmatch(uid) is not None:
-            placed = images.setdefault((uid, uid), [])
-            if fault is None and file is not None:
-                # The table does not give the size; it is read from the file.
-                placed.append(
-                    FoundImage(ImageRecord(image_id_of(name), file.path, _VIEWS[projection], 0, 0), file.fingerprint)
-                )
-        if fault is not None:
-            refusals.append(Refusal(item, fault, f"study {printable(uid)}"))
-    refusals.extend(Refusal(printable(uid), StudyFault.MALFORMED_ID) for uid in sorted(malformed))
-    refusals.extend(Refusal(printable(file.path), ImageFault.WITHOUT_METADATA) for file in files.values())
-    refusals.extend(Refusal(printable(path), ImageFault.OUTSIDE_ROOT) for path in sorted(links.values()))
-    return images
+def _place_images(table: pl.DataFrame, found: Walk, refusals: list[Refusal]) -> pl.DataFrame:
+    """`IMAGES`: every projection with its file or its fault. Files without a projection are refused."""
+    files = found.files.sort("path").with_columns(filename=pl.col("path").str.split("/").list.last(), mark=file_mark())
+    unique = files.unique("filename", keep="first", maintain_order=True)
+    links = pl.DataFrame(
+        {"link": sorted(path for path in found.outside if path.endswith(_SUFFIXES))}, schema={"link": pl.String}
+    )
+    links = links.with_columns(filename=pl.col("link").str.split("/").list.last())
+    for fault, paths in (
+        (ImageFault.DUPLICATE, files.join(unique, on="path", how="anti")["path"]),
+        (ImageFault.WITHOUT_METADATA, unique.join(table, on="filename", how="anti")["path"]),
+        (ImageFault.OUTSIDE_ROOT, links.join(table, on="filename", how="anti")["link"]),
+    ):
+        refusals.extend(Refusal(printable(path), fault) for path in paths)
+    well_formed = pl.col("uid").str.contains(_UID)
+    refusals.extend(
+        Refusal(printable(uid), StudyFault.MALFORMED_ID) for uid in table.filter(~well_formed)["uid"].unique().sort()
+    )
+    outward = pl.col("filename").str.contains(_OUTWARD_NAME) | pl.col("filename").is_in(links["filename"].implode())
+    return (
+        table.join(unique.select("filename", "path", "mark"), on="filename", how="left", maintain_order="left")
+        .with_columns(
+            subject_id="uid",
+            study_id="uid",
+            image_id=pl.Series([image_id_of(name) for name in table["filename"]], dtype=pl.String),
+            view_position=pl.col("projection").replace_strict(_VIEWS),
+            # The tables do not give the size; it is read from the file.
+            rows=pl.lit(0, pl.Int32),
+            columns=pl.lit(0, pl.Int32),
+            labels=pl.lit(None, IMAGES["labels"]),
+            official_split=pl.lit(None, pl.String),
+            item="filename",
+            fault=pl.when(outward)
+            .then(pl.lit(ImageFault.OUTSIDE_ROOT))
+            .when(~well_formed)
+            .then(pl.lit(ImageFault.OF_REFUSED_STUDY))
+            .when(pl.col("path").is_null())
+            .then(pl.lit(ImageFault.MISSING)),
+        )
+        .select(IMAGES.names())
+    )

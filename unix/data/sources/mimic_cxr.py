@@ -1,36 +1,40 @@
 """MIMIC-CXR-JPG 2.x: three CSV tables, images below `files/`, reports as text files beside them or in one zip file."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from unix.data.sources.archive import ArchivedFile, list_archive
-from unix.data.sources.assemble import FoundImage, StudyIds, assemble
+from unix.data.sources.archive import list_archive
+from unix.data.sources.assemble import assemble
 from unix.data.sources.base import (
+    IMAGES,
     ImageFault,
     Listing,
     Refusal,
-    ReportLocation,
     StudyFault,
-    is_outward,
+    as_location,
     printable,
 )
-from unix.data.sources.files import FoundFile, Walk, walk
+from unix.data.sources.files import Walk, file_mark, no_files, walk
 from unix.data.sources.manifest import SourceManifest, load_manifest
 from unix.data.sources.tables import read_table, require_known, unique_by
 from unix.errors import SourceError
-from unix.records import CHEXPERT_14, ImageRecord, Labels, Split
+from unix.records import CHEXPERT_14, Split
 
-FILES = "files"
+FOLDER = "files"
 REPORTS_ARCHIVE = "mimic-cxr-reports.zip"
 
-_IMAGE_SUFFIXES = (".jpg", ".dcm")  # the first that exists is taken
-_REPORT = re.compile(r"(?:[\w.-]+/)?files/p(\d\d)/p(\1\d{1,18})/s(\d{1,20})\.txt", re.ASCII)
-_LABEL_VALUES = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
+_IMAGE_SUFFIXES = (".jpg", ".dcm")
+_REPORT_PATH = (
+    r"^(?:[A-Za-z0-9_.-]+/)?files/p(?<prefix>[0-9]{2})/p(?<subject_id>[0-9]{3,20})/s(?<study_id>[0-9]{1,20})\.txt$"
+)
+_OUTWARD_PATH = r"^/|\\|(?:^|/)\.\.(?:/|$)"
+_OUTWARD_NAME = r"[/\\\x00]|^\.\.?$"
+_SUBJECT_ID, _STUDY_ID, _IMAGE_ID = r"^[0-9]{3,20}$", r"^[0-9]{1,20}$", r"^[A-Za-z0-9_-]{1,200}$"
+_LABELS = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
+_STUDY_FOLDER = pl.format(
+    FOLDER + "/p{}/p{}/s{}", pl.col("subject_id").str.head(2), pl.col("subject_id"), pl.col("study_id")
+)
 
 
 class MimicCxr:
@@ -47,147 +51,169 @@ class MimicCxr:
 def list_mimic_layout(source: str, manifest_name: str, root: Path, complete: bool, image_files: bool = True) -> Listing:
     """List a folder in MIMIC-CXR-JPG's layout; without `image_files` the metadata's word is taken for every image.
 
-    A report's text file wins over the same report in the archive.
+    A report's text file wins over the same report in the archive, an image's `.jpg` over its `.dcm`.
 
     Raises:
         SourceError: as `Source.list_studies`.
     """
-    tables = _read_tables(root, load_manifest(manifest_name), complete)
+    manifest = load_manifest(manifest_name)
+    metadata = _read_metadata(root, manifest, complete)
     archived = list_archive(root, REPORTS_ARCHIVE)
-    if archived and not image_files and not (root / FILES).exists():
-        found = Walk()
+    if archived.height and not image_files and not (root / FOLDER).exists():
+        found = no_files()
     else:
-        found = walk(root, FILES, (*_IMAGE_SUFFIXES, ".txt"))
+        found = walk(root, FOLDER, (*_IMAGE_SUFFIXES, ".txt"))
     refusals: list[Refusal] = []
-    reports = _place_reports(archived, refusals)
-    reports |= _place_reports((file for file in found.files if file.path.endswith(".txt")), refusals)
-    images = _place_images(tables, found, image_files, refusals)
-    for link in found.outside:
-        if match := _REPORT.fullmatch(link):
-            reports[match[2], match[3]] = StudyFault.OUTSIDE_ROOT
-    for subject, study in images.keys() - reports.keys():
-        if found.leads_outside(f"{_study_folder(subject, study)}.txt"):
-            reports[subject, study] = StudyFault.OUTSIDE_ROOT
+    reports = _place_reports(archived, found, metadata, refusals)
+    images = _place_images(metadata, found, image_files, refusals)
     if complete:
-        _require_complete(root, load_manifest(manifest_name), tables, found, len(reports))
+        _require_complete(root, manifest, metadata, found, reports.height)
     return assemble(source, root, reports, images, refusals, image_files)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    metadata: pl.DataFrame
-    """image_id, subject_id, study_id, view, rows, columns, split, ids_ok, image_ok: a row per metadata row."""
-    labels: dict[str, Labels]
-    """By study id."""
-    split_counts: dict[str, int]
-
-
-def _read_tables(root: Path, manifest: SourceManifest, complete: bool) -> _Tables:
+def _read_metadata(root: Path, manifest: SourceManifest, complete: bool) -> pl.DataFrame:
+    """A row per metadata row, in its order: ids as written, view, size, split, labels, and a mark of all these."""
     metadata = read_table(root, manifest, "metadata", complete)
-    split = read_table(root, manifest, "split", complete)
-    labels = read_table(root, manifest, "chexpert", complete)
     split_file, label_file = manifest.tables["split"].file, manifest.tables["chexpert"].file
-    split = unique_by(split.select("dicom_id", "split"), "dicom_id", split_file)
-    require_known(split, "split", list(Split), split_file)
-    labels = unique_by(labels.select("study_id", *CHEXPERT_14), "study_id", label_file)
+    split = read_table(root, manifest, "split", complete).select("dicom_id", official_split="split")
+    require_known(split, "official_split", list(Split), split_file)
+    labels = read_table(root, manifest, "chexpert", complete).select("study_id", *CHEXPERT_14)
     for name in CHEXPERT_14:
-        require_known(labels, name, _LABEL_VALUES, label_file)
-    values = labels.with_columns(pl.col(CHEXPERT_14).replace_strict(_LABEL_VALUES, return_dtype=pl.Int8))
-    number, image_id = r"^[0-9]{3,20}$", r"^[A-Za-z0-9_-]{1,200}$"
-    return _Tables(
-        metadata.join(split, on="dicom_id", how="left", maintain_order="left").select(
+        require_known(labels, name, _LABELS, label_file)
+    values = (pl.col(name).replace_strict(_LABELS, return_dtype=pl.Int8) for name in CHEXPERT_14)
+    labels = unique_by(labels, "study_id", label_file).select(
+        "study_id", labels=pl.struct(values), label_mark=pl.concat_str(CHEXPERT_14, separator=",")
+    )
+    return (
+        metadata.join(unique_by(split, "dicom_id", split_file), on="dicom_id", how="left", maintain_order="left")
+        .join(labels, on="study_id", how="left", maintain_order="left")
+        .select(
+            "subject_id",
+            "study_id",
+            "labels",
+            "official_split",
             image_id="dicom_id",
-            subject_id="subject_id",
-            study_id="study_id",
-            view=pl.col("ViewPosition").str.strip_chars().str.to_uppercase(),
-            rows=pl.col("Rows").cast(pl.Int32, strict=False).fill_null(0),
-            columns=pl.col("Columns").cast(pl.Int32, strict=False).fill_null(0),
-            split="split",
-            ids_ok=pl.col("subject_id").str.contains(number) & pl.col("study_id").str.contains(number),
-            image_ok=pl.col("dicom_id").str.contains(image_id),
-        ),
-        {row[0]: dict(zip(CHEXPERT_14, row[1:], strict=True)) for row in values.iter_rows()},
-        dict(Counter(split["split"])),
+            view_position=pl.col("ViewPosition").str.strip_chars().str.to_uppercase(),
+            rows=pl.col("Rows").cast(pl.Int32, strict=False),
+            columns=pl.col("Columns").cast(pl.Int32, strict=False),
+            row_mark=pl.concat_str(
+                "dicom_id",
+                "ViewPosition",
+                "Rows",
+                "Columns",
+                "official_split",
+                "label_mark",
+                separator=":",
+                ignore_nulls=True,
+            ),
+        )
     )
 
 
 def _place_reports(
-    locations: Iterable[FoundFile] | Iterable[ArchivedFile], refusals: list[Refusal]
-) -> dict[StudyIds, ReportLocation | StudyFault]:
-    """Reports by study; a name that is not a report's, or comes twice, is refused."""
-    reports: dict[StudyIds, ReportLocation | StudyFault] = {}
-    for location in locations:
-        path = location.path
-        if not path.endswith(".txt"):
-            continue
-        match = _REPORT.fullmatch(path)
-        if path.startswith("/") or "\\" in path or ".." in path.split("/"):
-            refusals.append(Refusal(printable(path), StudyFault.OUTSIDE_ROOT))
-        elif match is None:
-            refusals.append(Refusal(printable(path), StudyFault.MALFORMED_ID))
-        elif (match[2], match[3]) in reports:
-            refusals.append(Refusal(printable(path), StudyFault.DUPLICATE))
-        else:
-            reports[match[2], match[3]] = location
-    return reports
-
-
-def _place_images(
-    tables: _Tables, found: Walk, image_files: bool, refusals: list[Refusal]
-) -> dict[StudyIds, list[FoundImage]]:
-    """Images by study, with a key for every study that the metadata name; what cannot be used is refused."""
-    files = {file.path: file for file in found.files if file.path.endswith(_IMAGE_SUFFIXES)}
-    links = {link for link in found.outside if link.endswith(_IMAGE_SUFFIXES)}
-    images: dict[StudyIds, list[FoundImage]] = {}
-    malformed: set[StudyIds] = set()
-    times_taken: Counter[str] = Counter()
-    for image_id, subject, study, view, rows, columns, split, ids_ok, image_ok in tables.metadata.iter_rows():
-        stem = f"{_study_folder(subject, study)}/{image_id}"
-        paths = [f"{stem}{suffix}" for suffix in _IMAGE_SUFFIXES]
-        matching = [file for path in paths if (file := files.pop(path, None)) is not None]
-        item, fault = printable(image_id), None
-        if is_outward(image_id) or is_outward(subject) or is_outward(study):
-            fault = ImageFault.OUTSIDE_ROOT
-        elif not ids_ok:
-            fault = ImageFault.OF_REFUSED_STUDY
-        elif not image_ok:
-            fault = ImageFault.MALFORMED_ID
-        elif image_id in times_taken:
-            times_taken[image_id] += 1
-            item, fault = f"{image_id}#{times_taken[image_id]}", ImageFault.DUPLICATE
-        elif image_files and not matching:
-            outward = any(found.leads_outside(path) for path in paths)
-            links.difference_update(paths)
-            fault = ImageFault.OUTSIDE_ROOT if outward else ImageFault.MISSING
-        elif rows < 1 or columns < 1:
-            fault = ImageFault.MALFORMED_SIZE
-        if not ids_ok:
-            malformed.add((subject, study))
-        else:
-            placed = images.setdefault((subject, study), [])
-            if fault is None:
-                times_taken[image_id] = 1
-                path, mark = (matching[0].path, matching[0].fingerprint) if matching else (paths[0], "")
-                labels = tables.labels.get(study)
-                placed.append(FoundImage(ImageRecord(image_id, path, view, rows, columns, labels, split), mark))
-        if fault is not None:
-            refusals.append(Refusal(item, fault, f"study {printable(study)}"))
-    refusals.extend(
-        Refusal(printable(f"{subject}/{study}"), StudyFault.MALFORMED_ID) for subject, study in sorted(malformed)
+    archived: pl.DataFrame, found: Walk, metadata: pl.DataFrame, refusals: list[Refusal]
+) -> pl.DataFrame:
+    """`REPORTS`; a name that is not a report's, or comes twice in the archive, is refused."""
+    texts = found.files.filter(pl.col("path").str.ends_with(".txt")).with_columns(mark=file_mark())
+    archived = archived.filter(pl.col("path").str.ends_with(".txt")).with_columns(
+        mark=pl.format("{}!{}:{}:{}", "archive", "path", "size", "crc")
     )
-    refusals.extend(Refusal(printable(path), ImageFault.WITHOUT_METADATA) for path in sorted(files))
-    refusals.extend(Refusal(printable(path), ImageFault.OUTSIDE_ROOT) for path in sorted(links))
-    return images
+    placed = [_by_study(texts, refusals), _by_study(archived, refusals)]
+    outside = [path for path in found.outside if path.endswith(".txt")]
+    if found.outside:
+        named = metadata.filter(_well_formed()).select(
+            "subject_id", "study_id", path=pl.format("{}.txt", _STUDY_FOLDER)
+        )
+        outside += [path for path in named["path"].unique() if found.leads_outside(path)]
+    links = pl.DataFrame({"path": sorted(set(outside))}, schema={"path": pl.String})
+    placed.append(_by_study(links, refusals).with_columns(fault=pl.lit(StudyFault.OUTSIDE_ROOT.value)))
+    return pl.concat(placed).unique(["subject_id", "study_id"], keep="first", maintain_order=True)
 
 
-def _study_folder(subject: str, study: str) -> str:
-    return f"{FILES}/p{subject[:2]}/p{subject}/s{study}"
+def _by_study(locations: pl.DataFrame, refusals: list[Refusal]) -> pl.DataFrame:
+    """Locations with the ids that their paths state, in the form of `REPORTS`."""
+    path = pl.col("path")
+    ids = path.str.extract_groups(_REPORT_PATH)
+    rows = locations.with_columns(ids.struct.field("subject_id", "study_id"), prefix=ids.struct.field("prefix"))
+    rows = rows.with_columns(
+        refused=pl.when(path.str.contains(_OUTWARD_PATH))
+        .then(pl.lit(StudyFault.OUTSIDE_ROOT))
+        .when(pl.col("prefix").is_null() | (pl.col("subject_id").str.head(2) != pl.col("prefix")))
+        .then(pl.lit(StudyFault.MALFORMED_ID))
+        .when(pl.struct("subject_id", "study_id").is_first_distinct().not_())
+        .then(pl.lit(StudyFault.DUPLICATE))
+    )
+    for item, fault in rows.filter(pl.col("refused").is_not_null()).select("path", "refused").iter_rows():
+        refusals.append(Refusal(printable(item), StudyFault(fault)))
+    return rows.filter(pl.col("refused").is_null()).select(
+        "subject_id",
+        "study_id",
+        location=as_location(rows.columns),
+        mark="mark" if "mark" in rows.columns else pl.lit("outside"),
+        fault=pl.lit(None, pl.String),
+    )
 
 
-def _require_complete(root: Path, manifest: SourceManifest, tables: _Tables, found: Walk, num_reports: int) -> None:
-    num_images = sum(file.path.endswith(_IMAGE_SUFFIXES) for file in found.files)
+def _place_images(metadata: pl.DataFrame, found: Walk, image_files: bool, refusals: list[Refusal]) -> pl.DataFrame:
+    """`IMAGES`: every metadata row with its file or its fault. Files without a row are refused."""
+    stem = pl.col("path").str.head(-4)
+    files = (
+        found.files.filter(pl.col("path").str.ends_with(".jpg") | pl.col("path").str.ends_with(".dcm"))
+        .with_columns(stem=stem, mark=file_mark())
+        .sort(pl.col("path").str.ends_with(".dcm"), maintain_order=True)
+    )
+    named = metadata.with_columns(stem=pl.format("{}/{}", _STUDY_FOLDER, "image_id")).join(
+        files.unique("stem", keep="first", maintain_order=True).select("stem", "path", file_mark="mark"),
+        on="stem",
+        how="left",
+        maintain_order="left",
+    )
+    without_row = files.join(named, on="stem", how="anti")["path"]
+    refusals.extend(Refusal(printable(path), ImageFault.WITHOUT_METADATA) for path in without_row.sort())
+    stems = set(named["stem"])
+    stray_links = sorted(path for path in found.outside if path.endswith(_IMAGE_SUFFIXES) and path[:-4] not in stems)
+    refusals.extend(Refusal(printable(path), ImageFault.OUTSIDE_ROOT) for path in stray_links)
+    malformed = named.filter(~_well_formed()).select("subject_id", "study_id").unique().sort("subject_id", "study_id")
+    refusals.extend(
+        Refusal(printable(f"{subject}/{study}"), StudyFault.MALFORMED_ID) for subject, study in malformed.iter_rows()
+    )
+    beyond: list[str] = []
+    if found.outside:
+        missing = named.filter(pl.col("path").is_null())["stem"]
+        beyond = [item for item in missing if any(found.leads_outside(item + suffix) for suffix in _IMAGE_SUFFIXES)]
+    outward = pl.any_horizontal(pl.col("subject_id", "study_id", "image_id").str.contains(_OUTWARD_NAME))
+    is_missing = pl.col("path").is_null() & pl.lit(image_files)
+    return named.with_columns(
+        path=pl.col("path").fill_null(pl.format("{}.jpg", "stem")),
+        mark=pl.concat_str("row_mark", "file_mark", separator=":", ignore_nulls=True),
+        item="image_id",
+        fault=pl.when(outward | pl.col("stem").is_in(beyond))
+        .then(pl.lit(ImageFault.OUTSIDE_ROOT))
+        .when(~_well_formed())
+        .then(pl.lit(ImageFault.OF_REFUSED_STUDY))
+        .when(~pl.col("image_id").str.contains(_IMAGE_ID))
+        .then(pl.lit(ImageFault.MALFORMED_ID))
+        .when(is_missing)
+        .then(pl.lit(ImageFault.MISSING))
+        .when(
+            (pl.min_horizontal("rows", "columns").fill_null(0) < 1)
+            | pl.any_horizontal(pl.col("rows", "columns").is_null())
+        )
+        .then(pl.lit(ImageFault.MALFORMED_SIZE)),
+    ).select(IMAGES.names())
+
+
+def _well_formed() -> pl.Expr:
+    return pl.col("subject_id").str.contains(_SUBJECT_ID) & pl.col("study_id").str.contains(_STUDY_ID)
+
+
+def _require_complete(
+    root: Path, manifest: SourceManifest, metadata: pl.DataFrame, found: Walk, num_reports: int
+) -> None:
+    num_images = found.files.filter(~pl.col("path").str.ends_with(".txt")).height
+    splits = dict(metadata["official_split"].value_counts().iter_rows())
     counts = {"image files": (num_images, manifest.images), "reports": (num_reports, manifest.studies)}
-    counts |= {f"{name} images": (tables.split_counts.get(name, 0), manifest.split[name]) for name in manifest.split}
+    counts |= {f"{name} images": (splits.get(name, 0), expected) for name, expected in manifest.split.items()}
     wrong = [f"{have} {what} instead of {want}" for what, (have, want) in counts.items() if want not in (None, have)]
     if wrong:
         raise SourceError(f"{root} is not the complete copy it is said to be: {', '.join(wrong)}")
