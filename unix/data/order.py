@@ -8,6 +8,7 @@ dependence on how a library draws random numbers.
 import numpy as np
 import numpy.typing as npt
 
+_ALL_BITS, _GROUP_BITS = np.uint64(64), np.uint64(20)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -25,8 +26,9 @@ def epoch_order(
     place_of_shard = np.empty(num_shards, dtype=np.int64)
     place_of_shard[shard_order] = np.arange(num_shards)
     group_of_sample = np.repeat(place_of_shard // shards_per_group, samples_per_shard)
-    draw = _hash(np.arange(group_of_sample.size), seed, epoch, stream=2)
-    return np.lexsort((draw, group_of_sample)).astype(np.int64)
+    draw = _hash(np.arange(group_of_sample.size), seed, epoch, stream=2) >> _GROUP_BITS
+    # One sort by (group, draw); the stable sort settles equal draws by index.
+    return np.argsort((group_of_sample.astype(np.uint64) << (_ALL_BITS - _GROUP_BITS)) | draw, kind="stable")
 
 
 def _hash(items: npt.NDArray[np.int64], seed: int, epoch: int, stream: int) -> npt.NDArray[np.uint64]:
