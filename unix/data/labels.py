@@ -179,7 +179,7 @@ def find_mentions(text: str) -> list[Mention]:
 
 
 def normalise(text: str) -> str:
-    """Lower case, one space between words, hyphens as spaces, slashes as `or`, paragraphs and list items as sentences."""
+    """Lower case, single spaces, hyphens as spaces, slashes as `or`; paragraphs and list items become sentences."""
     if "\n" in text:
         text = _PARAGRAPH.sub(" . ", text)
     return " ".join(text.lower().translate(_CHARACTERS).split())
@@ -313,7 +313,7 @@ _WORDS_TO_STATE = 3
 
 
 def _state_of(plain: str, events: Sequence[_Event], index: int) -> int | None:
-    """What the clause says of the subject at `index`: 1 enlarged, 0 normal, -1 unchanged or borderline, None = nothing."""
+    """What is said of the subject at `index`: 1 enlarged, 0 normal, -1 unchanged or borderline, None = nothing."""
     before = _state_before(plain, events, index)
     if before is not None:
         return before

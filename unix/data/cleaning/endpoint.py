@@ -16,6 +16,9 @@ from unix.config import Config, describe, json_digest
 from unix.errors import ConfigError, PolicyError
 from unix.resources import resource
 
+EMBEDDED = "embedded"
+"""Name of the endpoint in this process."""
+
 OPEN_SOURCES = frozenset({"phantom", "iu-xray"})
 """Sources whose reports anyone may read. Every other source counts as credentialed."""
 
@@ -103,32 +106,32 @@ class Endpoint(Config):
 def load_endpoint(name: str, base_url: str | None = None, model: str | None = None) -> Endpoint:
     """The endpoint `name` from `./endpoints.yaml`, else `$UNIX_ENDPOINTS`, else the package's own file.
 
-    `base_url` and `model` take the place of the file's values; with a base URL, the embedded name means a server
-    elsewhere.
+    `base_url` and `model` take the place of the file's values. A base URL without a name, that is with `embedded`,
+    is an endpoint of its own, which needs a model.
 
     Raises:
         ConfigError: the file, the name or a setting is wrong.
     """
+    if base_url is not None and name == EMBEDDED:
+        if model is None:
+            raise ConfigError(f"the endpoint at {base_url} needs the name of a model (--model)")
+        return _checked({"name": "custom", "base_url": base_url, "model": model}, base_url)
     path = _endpoints_file()
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the endpoints {path}: {error}") from error
     if not isinstance(entries, dict) or name not in entries:
-        known = ", ".join(str(key) for key in cast(dict[object, object], entries)) if isinstance(entries, dict) else "none"
+        known = (
+            ", ".join(str(key) for key in cast(dict[object, object], entries)) if isinstance(entries, dict) else "none"
+        )
         raise ConfigError(f"{path} has no endpoint {name!r}; it has {known}")
     values = dict(cast(dict[str, dict[str, Any]], entries)[name], name=name)
     if base_url is not None:
         values["base_url"] = base_url
     if model is not None:
         values["model"] = model
-    try:
-        endpoint = Endpoint.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}, endpoint {name}: {describe(error)}") from error
-    if endpoint.base_url is not None and not _host(endpoint.base_url):
-        raise ConfigError(f"endpoint {name}: base_url {endpoint.base_url!r} is not an http(s) address")
-    return endpoint
+    return _checked(values, str(path))
 
 
 def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Collection[str] = ()) -> None:
@@ -144,10 +147,10 @@ def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Col
     if host in {name.lower() for name in acknowledged} or is_private(host):
         return
     raise PolicyError(
-        f"endpoint {endpoint.name}: reports of {', '.join(credentialed)} must not go to {host}, a public host: PhysioNet's "
-        "data use agreement forbids sharing credentialed data with third parties, also through an API. Use the endpoint "
-        "`embedded`, or a model on this machine or network (`local`, --base-url); where an agreement with the provider "
-        f"covers this data, say so with --acknowledge-host {host}"
+        f"endpoint {endpoint.name}: reports of {', '.join(credentialed)} must not go to {host}, a public host: "
+        "PhysioNet's data use agreement forbids sharing credentialed data with third parties, also through an API. Use "
+        "the endpoint `embedded`, or a model on this machine or network (`local`, --base-url); where an agreement with "
+        f"the provider covers this data, say so with --acknowledge-host {host}"
     )
 
 
@@ -157,6 +160,18 @@ def is_private(host: str) -> bool:
     return bool(addresses) and all(
         any(address in network for network in _PRIVATE if network.version == address.version) for address in addresses
     )
+
+
+def _checked(values: dict[str, Any], origin: str) -> Endpoint:
+    try:
+        endpoint = Endpoint.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}, endpoint {values['name']}: {describe(error)}") from error
+    if endpoint.base_url is not None and not _host(endpoint.base_url):
+        raise ConfigError(f"endpoint {endpoint.name}: base_url {endpoint.base_url!r} is not an http(s) address")
+    if endpoint.base_url is None and endpoint.name != EMBEDDED:
+        raise ConfigError(f"{origin}, endpoint {endpoint.name}: base_url is missing")
+    return endpoint
 
 
 def _addresses(host: str) -> Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]:

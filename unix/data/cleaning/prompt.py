@@ -1,4 +1,4 @@
-"""Versioned prompts for cleaning: system text, answer schema and worked examples, frozen once rows were made with them."""
+"""Versioned prompts for cleaning: system text, answer schema, worked examples; frozen once rows were made with them."""
 
 import hashlib
 import json
@@ -102,8 +102,8 @@ def check_frozen(store: Store, prompt: CleanPrompt) -> None:
     )
     if others := [digest for digest in made_with if digest != prompt.digest]:
         raise ConfigError(
-            f"prompt {prompt.version} is frozen: {store.uri} holds rows made with digest {others[0][:12]}, the files now "
-            f"give {prompt.digest[:12]}; restore the files, or copy them to a new version and change that"
+            f"prompt {prompt.version} is frozen: {store.uri} holds rows made with digest {others[0][:12]}, the files "
+            f"now give {prompt.digest[:12]}; restore the files, or copy them to a new version and change that"
         )
 
 

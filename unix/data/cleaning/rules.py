@@ -20,7 +20,9 @@ from unix.errors import ConfigError
 from unix.records import CleanedReport, RemovedSpan
 
 _WHOLE_SECTIONS = {"wet read": "wet_read", "addendum": "addendum", "notification": "notification"}
-_SEPARATOR_LINE = re.compile(r"^[ \t]*(?:[_=*~-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I)
+_SEPARATOR_LINE = re.compile(
+    r"^[ \t]*(?:[_=*~-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
+)
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:])")
 _REPEATED_STOP = re.compile(r"([,;:])(?:\s*[,;:])+|([,;:])\s*(?=\.)|(?<=[.?!])\s*[.,;:]+")
 _EMPTY_BRACKETS = re.compile(r"\(\s*[.,;]*\s*\)|\[\s*\]")

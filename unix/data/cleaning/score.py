@@ -31,7 +31,7 @@ class ScoredReport(NamedTuple):
 
 
 def score(reports: Iterable[ScoredReport]) -> CleaningScore:
-    """Score a set of reports. A word of the noise counts as left where the cleaned text has more of it than the truth."""
+    """Score reports. A word of the noise counts as left where the cleaned text has more of it than the truth."""
     total = kept = noise_total = noise_left = count = accepted = 0
     for report in reports:
         count += 1

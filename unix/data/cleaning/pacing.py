@@ -1,0 +1,96 @@
+"""How fast an endpoint is asked: requests in flight, requests and tokens per minute, dollars."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+
+class Concurrency:
+    """Requests in flight: one more after each round of successes, half after a refusal (429)."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._limit = float(maximum)
+        self._in_flight = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def limit(self) -> int:
+        """How many may be in flight now."""
+        return max(1, int(self._limit))
+
+    @property
+    def in_flight(self) -> int:
+        """How many are in flight now."""
+        return self._in_flight
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """Hold one place in flight."""
+        while self._in_flight >= self.limit:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._wake()
+
+    def succeeded(self) -> None:
+        """An answer came: allow a little more."""
+        self._limit = min(self._maximum, self._limit + 1 / self._limit)
+        self._wake()
+
+    def refused(self) -> None:
+        """The endpoint said that it was too much: allow half."""
+        self._limit = max(1.0, self._limit / 2)
+
+    def _wake(self) -> None:
+        free = self.limit - self._in_flight
+        while self._waiting and free > 0:
+            turn = self._waiting.pop(0)
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+
+class Rate:
+    """At most `per_minute` units a minute, spread evenly after a burst of one second's worth; None = no limit."""
+
+    def __init__(self, per_minute: int | None) -> None:
+        self._per_second = per_minute / 60 if per_minute is not None else None
+        self._next = 0.0
+
+    async def take(self, units: float = 1.0) -> None:
+        """Wait until `units` more are allowed."""
+        if self._per_second is None:
+            return
+        now = time.monotonic()
+        start = max(self._next, now - 1.0)
+        self._next = start + units / self._per_second
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+class Budget:
+    """Dollars: what is in flight is reserved at its worst, so the limit holds even if every answer is the longest."""
+
+    def __init__(self, limit_usd: float | None) -> None:
+        self._limit = limit_usd
+        self._reserved = 0.0
+        self.spent = 0.0
+
+    def reserve(self, worst_usd: float) -> bool:
+        """Set aside the worst cost of a request; False where the budget does not allow it."""
+        if self._limit is not None and self.spent + self._reserved + worst_usd > self._limit:
+            return False
+        self._reserved += worst_usd
+        return True
+
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        """Replace a reservation by what it really cost."""
+        self._reserved -= reserved_usd
+        self.spent += cost_usd

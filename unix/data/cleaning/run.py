@@ -1,0 +1,263 @@
+"""The job behind `unix clean`: every report without a final answer gets one, once, and every study its row."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from unix.config import Config
+from unix.data.cleaning.ask import ask_all
+from unix.data.cleaning.client import ChatClient, Usage
+from unix.data.cleaning.endpoint import Endpoint, check_policy, load_endpoint
+from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
+from unix.data.cleaning.prompt import CleanPrompt, check_frozen, load_prompt
+from unix.data.cleaning.rows import outcomes_of, rows_of
+from unix.data.sections import LAST_PARAGRAPH, parse_sections
+from unix.errors import Interrupted
+from unix.records import Rejection, Status
+from unix.store import Store
+
+JOB = "clean"
+EMPTY_REPORT = "empty_report"
+NO_SECTION = "no_section"
+
+_STUDY = ["source", "study_id", "report_sha256"]
+_CHARACTERS_PER_TOKEN = 4
+_SECONDS_PER_ANSWER = 4.0
+_SECONDS_PER_EMBEDDED_ANSWER = 0.005
+
+
+class CleanConfig(Config):
+    """What to clean, with which endpoint and prompt."""
+
+    store: str
+    endpoint: str = "embedded"
+    base_url: str | None = None
+    model: str | None = None
+    prompt: str = "v1"
+    limit: int | None = Field(default=None, ge=1)
+    budget_usd: float | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+    acknowledge_host: tuple[str, ...] = ()
+    retry_rejected: bool = False
+    dry_run: bool = False
+    partition: tuple[int, int] | None = None
+    """(index, count): only the texts whose digest falls into this part, so that parts can run side by side."""
+
+    @model_validator(mode="after")
+    def _partition_exists(self) -> "CleanConfig":
+        if self.partition is not None and not 0 <= self.partition[0] < self.partition[1]:
+            raise ValueError(f"partition {self.partition[0]} of {self.partition[1]} does not exist")
+        return self
+
+
+class CleanSummary(Config):
+    """What was done. `reports` = `accepted + flagged + rejected + failed`, in a dry run `reports` would be asked."""
+
+    endpoint: str
+    model: str
+    prompt: str
+    prompt_digest: str
+    dry_run: bool = False
+    studies: int
+    """Studies in the store that are not withdrawn."""
+    already_final: int
+    """Of these, studies that had their final row."""
+    reports: int
+    """Studies that got a row now."""
+    left: int = 0
+    """Studies that still have none: beyond the limit or the budget."""
+    accepted: int = 0
+    flagged: int = 0
+    rejected: int = 0
+    failed: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    """Reports per flag or cause of failure."""
+    calls: int = 0
+    """Reports asked for, the second tries after a rejection included; the estimate in a dry run."""
+    replayed: int = 0
+    """Texts whose answer an interrupted run had left in the journal."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    stopped: str = ""
+    """Why it ended before the last report: `budget`, or ""."""
+
+
+def clean(config: CleanConfig) -> CleanSummary:
+    """Clean every report of the store that has no final answer under this prompt, model and parameters.
+
+    Raises:
+        ConfigError: the endpoint, the prompt or a setting is wrong.
+        PolicyError: reports of a credentialed source would go to a public host; nothing was sent.
+        EndpointError: the endpoint cannot be used; what it answered before is kept.
+        Interrupted: stopped by a signal; what was answered is kept.
+    """
+    started = time.monotonic()
+    store = Store(config.store)
+    endpoint = load_endpoint(config.endpoint, config.base_url, config.model)
+    prompt = load_prompt(config.prompt)
+    check_frozen(store, prompt)
+    studies = _studies(store, config.partition)
+    check_policy(endpoint, studies["source"].unique().to_list(), config.acknowledge_host)
+    final = _final_rows(store, endpoint, prompt, config.retry_rejected)
+    open_studies = studies.join(final.select(_STUDY).collect(), on=_STUDY, how="anti")
+    todo = open_studies.head(config.limit) if config.limit is not None else open_studies
+    base = CleanSummary(
+        endpoint=endpoint.name,
+        model=endpoint.model,
+        prompt=prompt.version,
+        prompt_digest=prompt.digest,
+        studies=studies.height,
+        already_final=studies.height - open_studies.height,
+        reports=0,
+        left=open_studies.height,
+    )
+    if config.dry_run:
+        return base.model_copy(update=_estimate(todo, _answers_in_store(store, todo, final), endpoint, prompt, config))
+
+    journal = Journal(store)
+    try:
+        replayed = _replayed(journal, endpoint, prompt, config.retry_rejected)
+        outcomes = _unusable(todo, endpoint, prompt) | _answers_in_store(store, todo, final) | replayed
+        wanted = _without_outcome(todo, outcomes)
+        asked = ask_all(ChatClient(endpoint, prompt, config.concurrency), wanted, journal, config.budget_usd)
+        rows = rows_of(todo, outcomes | asked.outcomes, endpoint, prompt)
+        store.upsert("cleaned_reports", rows)
+        store.reject(_rejections(rows))
+        journal.discard()
+    finally:
+        journal.close()
+    if asked.fault is not None:
+        raise asked.fault
+    if asked.interrupted:
+        raise Interrupted(
+            f"stopped after {rows.height} reports; they are kept, the same command continues with the rest"
+        )
+    spent = sum((outcome.usage for outcome in asked.outcomes.values()), Usage())
+    counts = Counter(rows["status"].to_list())
+    return base.model_copy(
+        update={
+            "reports": rows.height,
+            "left": open_studies.height - rows.height,
+            **{status.value: counts[status.value] for status in Status},
+            "reasons": dict(Counter(flag for flags in rows["flags"].to_list() for flag in flags).most_common()),
+            "calls": asked.calls,
+            "replayed": len(replayed),
+            "prompt_tokens": spent.prompt_tokens,
+            "completion_tokens": spent.completion_tokens,
+            "cached_tokens": spent.cached_tokens,
+            "cost_usd": round(spent.cost_usd, 6),
+            "seconds": round(time.monotonic() - started, 3),
+            "stopped": asked.stopped,
+        }
+    )
+
+
+def _studies(store: Store, partition: tuple[int, int] | None) -> pl.DataFrame:
+    frame = store.scan("studies").filter(~pl.col("withdrawn"))
+    if partition is not None:
+        index, count = partition
+        frame = frame.filter(pl.col("report_sha256").str.head(8).str.to_integer(base=16) % count == index)
+    columns = ("source", "study_id", "report_sha256", "report_raw", "findings_raw", "impression_raw")
+    return frame.select(columns).sort("source", "study_id").collect()
+
+
+def _final_rows(store: Store, endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool) -> pl.LazyFrame:
+    """Rows with a final answer by this prompt, model and parameters."""
+    return store.scan("cleaned_reports").filter(
+        pl.col("prompt_digest") == prompt.digest,
+        pl.col("model") == endpoint.model,
+        pl.col("parameters_digest") == endpoint.parameters_digest,
+        ~pl.col("status").is_in(_open_statuses(retry_rejected)),
+    )
+
+
+def _open_statuses(retry_rejected: bool) -> list[str]:
+    return [Status.FAILED.value, Status.REJECTED.value] if retry_rejected else [Status.FAILED.value]
+
+
+def _answers_in_store(store: Store, todo: pl.DataFrame, final: pl.LazyFrame) -> dict[str, Outcome]:
+    """Final answers to texts that another study has too."""
+    return outcomes_of(
+        final.join(todo.lazy().select("report_sha256"), on="report_sha256", how="semi")
+        .unique("report_sha256")
+        .collect()
+    )
+
+
+def _replayed(journal: Journal, endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool) -> dict[str, Outcome]:
+    """Final answers that an interrupted run left in the journal."""
+    return {
+        outcome.key.report_sha256: outcome
+        for outcome in journal.replay()
+        if outcome.key
+        == AnswerKey(outcome.key.report_sha256, prompt.digest, endpoint.model, endpoint.parameters_digest)
+        and outcome.status.value not in _open_statuses(retry_rejected)
+    }
+
+
+def _unusable(todo: pl.DataFrame, endpoint: Endpoint, prompt: CleanPrompt) -> dict[str, Outcome]:
+    """Rejections of texts that nothing can be cleaned out of; they are never asked about."""
+    rejected: dict[str, Outcome] = {}
+    suspects = todo.filter(_blank("findings_raw") & _blank("impression_raw"))
+    for digest, report in suspects.select("report_sha256", "report_raw").unique("report_sha256").iter_rows():
+        reason = _why_unusable(report)
+        if reason is not None:
+            key = AnswerKey(digest, prompt.digest, endpoint.model, endpoint.parameters_digest)
+            rejected[digest] = Outcome(key, Status.REJECTED, (reason,), "", "", (), Usage(), time.time())
+    return rejected
+
+
+def _blank(column: str) -> pl.Expr:
+    return pl.col(column).fill_null("").str.strip_chars() == ""
+
+
+def _why_unusable(report: str) -> str | None:
+    if not report.strip():
+        return EMPTY_REPORT
+    sections = parse_sections(report)
+    return None if sections.findings or sections.impression or sections.text.get(LAST_PARAGRAPH) else NO_SECTION
+
+
+def _without_outcome(todo: pl.DataFrame, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The texts still to be asked about, each once, in the studies' order."""
+    texts = todo.unique("report_sha256", keep="first", maintain_order=True)
+    return texts.filter(~pl.col("report_sha256").is_in(list(outcomes)))["report_raw"].to_list()
+
+
+def _rejections(rows: pl.DataFrame) -> Iterator[Rejection]:
+    chosen = rows.filter(pl.col("status").is_in([Status.REJECTED.value, Status.FAILED.value]))
+    for source, study_id, status, flags in chosen.select("source", "study_id", "status", "flags").iter_rows():
+        yield Rejection(JOB, source, study_id, status if status == Status.FAILED.value else flags[0], ", ".join(flags))
+
+
+def _estimate(
+    todo: pl.DataFrame, answered: Mapping[str, Outcome], endpoint: Endpoint, prompt: CleanPrompt, config: CleanConfig
+) -> dict[str, object]:
+    """What asking would take: four characters a token, an answer as long as the report, the prompt cached but once."""
+    known = {**_unusable(todo, endpoint, prompt), **answered}
+    texts = _without_outcome(todo, known)
+    prefix = sum(len(message["content"]) for message in prompt.prefix) // _CHARACTERS_PER_TOKEN
+    report = sum(map(len, texts)) // _CHARACTERS_PER_TOKEN
+    prompt_tokens, cached = prefix * len(texts) + report, prefix * max(0, len(texts) - 1)
+    price = endpoint.price
+    in_flight = min(config.concurrency or endpoint.limits.concurrency, max(1, len(texts)))
+    latency = _SECONDS_PER_EMBEDDED_ANSWER * in_flight if endpoint.embedded else _SECONDS_PER_ANSWER
+    return {
+        "dry_run": True,
+        "reports": todo.height,
+        "calls": len(texts),
+        "prompt_tokens": prompt_tokens,
+        "cached_tokens": cached,
+        "completion_tokens": report,
+        "cost_usd": round(price.cost(prompt_tokens, cached, report, datetime.now(UTC)), 4)
+        if price is not None
+        else 0.0,
+        "seconds": round(len(texts) * latency / in_flight, 1),
+    }
