@@ -104,9 +104,9 @@ def ingest(config: IngestConfig) -> IngestSummary:
             f"{source.name}; not withdrawing them all. Is the folder mounted?"
         )
     tally = _Tally(list(listing.refusals))
-    current = listing.studies.filter(stored.current(listing.studies))
-    tally.keep(current["study_id"], current["images"].explode().struct.field("image_id"))
-    pending = listing.studies.join(current, on="study_id", how="anti", maintain_order="left")
+    pending = stored.pending(listing)
+    current = listing.images.join(pending, on="study_id", how="anti")
+    tally.keep(current["study_id"], current["image_id"])
     _read_into(store, root, listing, pending, stored, tally)
     withdrawn = _withdraw(store, source.name, stored, tally)
     store.replace_rejections(
@@ -160,22 +160,13 @@ class _Stored:
     taken: frozenset[str]
     """Image ids of other sources."""
 
-    def current(self, listed: pl.DataFrame) -> pl.Series:
-        """Which of the listed studies stand in the store as they are, with all their images."""
-        known = self.studies.rename({"fingerprint": "stored"})
-        stray = (
-            listed.select("study_id", image_id=pl.col("images").list.eval(pl.element().struct.field("image_id")))
-            .explode("image_id")
-            .join(self.images, on="image_id", how="anti")
+    def pending(self, listing: Listing) -> pl.DataFrame:
+        """The listed studies that do not stand in the store as they are, with all their images."""
+        stray = listing.images.join(self.images, on="image_id", how="anti").select("study_id")
+        current = listing.studies.join(self.studies, on=["study_id", "fingerprint"], how="semi").join(
+            stray, on="study_id", how="anti"
         )
-        return (
-            listed.join(known, on="study_id", how="left", maintain_order="left")
-            .select(
-                (pl.col("fingerprint") == pl.col("stored")).fill_null(False)
-                & ~pl.col("study_id").is_in(stray["study_id"].implode())
-            )
-            .to_series()
-        )
+        return listing.studies.join(current, on="study_id", how="anti", maintain_order="left")
 
 
 @dataclass(slots=True)

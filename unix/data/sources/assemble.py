@@ -10,7 +10,7 @@ from unix.data.sources.base import (
     IMAGES,
     INGEST_REVISION,
     LISTED,
-    LISTED_IMAGE,
+    LISTED_IMAGES,
     REPORTS,
     ImageFault,
     Listing,
@@ -36,15 +36,13 @@ def assemble(
     """
     images = _refuse_repeated(images.match_to_schema(IMAGES))
     usable = images.filter(pl.col("fault").is_null())
-    grouped = usable.group_by(_IDS).agg(
-        images=pl.struct(LISTED_IMAGE.names()), image_mark=pl.col("mark").str.join("\0")
-    )
+    marks = usable.group_by(_IDS, maintain_order=True).agg(image_mark=pl.col("mark").str.join("\0"))
     named = images.filter(~_is(ImageFault.OF_REFUSED_STUDY)).select(_IDS).unique()
     studies = (
         pl.concat([reports.select(_IDS), named])
         .unique()
         .join(reports.match_to_schema(REPORTS), on=_IDS, how="left")
-        .join(grouped, on=_IDS, how="left")
+        .join(marks, on=_IDS, how="left")
         .join(named.with_columns(named=pl.lit(True)), on=_IDS, how="left")
         .sort(_IDS)
         .with_columns(
@@ -52,9 +50,9 @@ def assemble(
             .then(pl.lit(StudyFault.WITHOUT_REPORT))
             .when(pl.col("fault").is_not_null())
             .then("fault")
-            .when(pl.col("images").is_null() & pl.col("named"))
+            .when(pl.col("image_mark").is_null() & pl.col("named"))
             .then(pl.lit(StudyFault.WITHOUT_USABLE_IMAGE))
-            .when(pl.col("images").is_null())
+            .when(pl.col("image_mark").is_null())
             .then(pl.lit(StudyFault.WITHOUT_IMAGES))
         )
     )
@@ -65,10 +63,13 @@ def assemble(
         .otherwise("fault")
     )
     refused = studies.filter(pl.col("fault").is_not_null())
+    studies = _with_fingerprint(studies.filter(whole), root).select(LISTED.names())
+    kept = studies.select(_IDS).join(usable, on=_IDS, how="inner", maintain_order="left_right")
     lost = usable.join(refused.select(*_IDS, study_fault="fault"), on=_IDS)
     return Listing(
         source,
-        _with_fingerprint(studies.filter(whole), root).select(LISTED.names()),
+        studies,
+        kept.select(LISTED_IMAGES.names()),
         [
             *refusals,
             *(

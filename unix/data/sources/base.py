@@ -112,23 +112,13 @@ IMAGES = pl.Schema(
 )
 """A row per image that a table names, in the table's order."""
 
-LISTED_IMAGE = pl.Schema(
-    {
-        name: IMAGES[name]
-        for name in ("image_id", "path", "view_position", "rows", "columns", "labels", "official_split")
-    }
-)
-
 LISTED = pl.Schema(
-    {
-        "subject_id": pl.String,
-        "study_id": pl.String,
-        "fingerprint": pl.String,
-        "location": pl.Struct(LOCATION),
-        "images": pl.List(pl.Struct(LISTED_IMAGE)),  # at least one
-    }
+    {name: REPORTS[name] for name in ("subject_id", "study_id", "location")} | {"fingerprint": pl.String}
 )
-"""A row per study that has a report and an image; no study id twice, no image id twice."""
+"""A row per study that has a report and an image, sorted by ids; no study id twice."""
+
+LISTED_IMAGES = pl.Schema({name: dtype for name, dtype in IMAGES.items() if name not in ("mark", "item", "fault")})
+"""A row per image of those studies, study by study; no image id twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +153,22 @@ class Listing:
     source: str
     studies: pl.DataFrame
     """`LISTED`."""
+    images: pl.DataFrame
+    """`LISTED_IMAGES`."""
     refusals: list[Refusal]
     image_files: bool = True
     """Whether the images' files exist; a phantom may have been written without."""
 
     def records(self, studies: pl.DataFrame) -> Iterator[ListedStudy]:
         """Rows of `studies` as records."""
-        for subject_id, study_id, fingerprint, location, images in studies.select(LISTED.names()).iter_rows():
+        images: dict[str, list[ImageRecord]] = {}
+        fields = [name for name in LISTED_IMAGES if name not in ("subject_id", "study_id")]
+        mine = self.images.join(studies.select("study_id"), on="study_id", how="semi", maintain_order="left")
+        for study_id, *values in mine.select("study_id", *fields).iter_rows():
+            images.setdefault(study_id, []).append(ImageRecord(*values))
+        for subject_id, study_id, location, fingerprint in studies.select(LISTED.names()).iter_rows():
             key = StudyKey(self.source, subject_id, study_id)
-            records = tuple(ImageRecord(**image) for image in images)
-            yield ListedStudy(key, ReportLocation(**location), records, fingerprint)
+            yield ListedStudy(key, ReportLocation(**location), tuple(images[study_id]), fingerprint)
 
 
 class Source(Protocol):

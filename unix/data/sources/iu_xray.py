@@ -78,7 +78,7 @@ def _place_reports(table: pl.DataFrame, table_file: str, refusals: list[Refusal]
     has_text = pl.any_horizontal(pl.col("findings", "impression").str.strip_chars() != "")
     rows = table.with_columns(
         path=pl.lit(table_file),
-        size=pl.lit(None, pl.Int64),
+        size=pl.lit(0, pl.Int64),
         text=pl.concat_str(parts, separator="\n\n", ignore_nulls=True),
         refused=pl.when(~pl.col("uid").str.contains(_UID))
         .then(pl.lit(StudyFault.MALFORMED_ID))

@@ -56,6 +56,8 @@ def unique_by(frame: pl.DataFrame, key: str, file: str) -> pl.DataFrame:
     Raises:
         SourceError: two rows with the same key contradict each other.
     """
+    if not frame[key].is_duplicated().any():
+        return frame
     rows = frame.unique(maintain_order=True)
     repeated = rows.filter(pl.col(key).is_duplicated())
     if repeated.height:
