@@ -152,7 +152,7 @@ def _read_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise ImageError("missing_image", "no such file") from error
+        raise ImageError("missing_image_file", "no such file") from error
     except OSError as error:
         raise ImageError("unreadable_image", error.strerror or type(error).__name__) from error
 

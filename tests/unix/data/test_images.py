@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from unix.data.images import decode, encode_jpeg, fit, squares
 from unix.errors import ImageError
@@ -137,6 +140,35 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int) -> None
     with pytest.raises(ImageError) as caught:
         decode(bomb)
     assert caught.value.reason == "image_too_large"
+
+
+def dicom(pixels: np.ndarray, photometric: str) -> bytes:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = pixels.astype("<u2").tobytes()
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_dicom_files_are_squared_like_others(photometric: str, smooth_picture: Picture, encode: Encode) -> None:
+    shown = smooth_picture(80, 40)
+    shown = ((shown - shown.min()) * (255.0 / np.ptp(shown))).round().astype(np.uint8)
+    stored = shown.astype(int) * 16
+    data = dicom(stored if photometric == "MONOCHROME2" else stored.max() - stored, photometric)
+    assert np.abs(squares(data, [32])[32].astype(int) - squares(encode(shown, "PNG"), [32])[32]).max() <= 1
+
+
+def test_a_broken_dicom_file_is_unreadable() -> None:
+    with pytest.raises(ImageError) as caught:
+        squares(bytes(128) + b"DICM" + b"no such thing", [32])
+    assert caught.value.reason == "unreadable_image"
 
 
 def test_encoding_is_one_channel_and_repeatable(smooth_picture: Picture) -> None:

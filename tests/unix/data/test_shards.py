@@ -228,7 +228,7 @@ def test_bad_images_are_counted_by_reason_and_tried_again_next_time(curated: Any
     (images / "s1-0.jpg").write_bytes(b"no picture")
     (images / "s2-0.jpg").unlink()
     summary = build_shards(config(uri))
-    reasons = {"truncated_image": 1, "unreadable_image": 1, "missing_image": 1}
+    reasons = {"truncated_image": 1, "unreadable_image": 1, "missing_image_file": 1}
     for name, of_set in summary.sets.items():
         assert of_set.excluded == reasons
         assert of_set.considered == of_set.samples + sum(of_set.excluded.values()) == 12
