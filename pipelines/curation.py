@@ -37,7 +37,8 @@ def clean_reports(
     concurrency: int | None = None,
     acknowledge_host: list[str] | None = None,
     retry_rejected: bool = False,
-) -> CommandSummary:
+    partitions: int | None = None,
+) -> list[CommandSummary]:
     """Clean every report that has no final answer yet.
 
     Args:
@@ -46,25 +47,32 @@ def clean_reports(
         base_url: an OpenAI-compatible endpoint that has no name, with `model`.
         model: the model to ask there.
         prompt: version of the prompt.
-        limit: at most so many reports.
-        budget_usd: stop before this is spent.
-        concurrency: requests in flight.
+        limit: at most so many reports, of each partition.
+        budget_usd: stop before this is spent, in each partition.
+        concurrency: requests in flight, of each partition.
         acknowledge_host: public hosts that may see credentialed text.
         retry_rejected: ask again what was rejected.
+        partitions: so many processes side by side, each with its share of the texts.
     """
-    return reaching_out(
-        "clean",
-        store=store,
-        endpoint=endpoint,
-        base_url=base_url,
-        model=model,
-        prompt=prompt,
-        limit=limit,
-        budget_usd=budget_usd,
-        concurrency=concurrency,
-        acknowledge_host=acknowledge_host,
-        retry_rejected=retry_rejected,
-    )
+    parts = [None] if partitions is None else [f"{index}/{partitions}" for index in range(partitions)]
+    running = [
+        reaching_out.submit(  # pyright: ignore[reportUnknownMemberType]: Prefect leaves some overloads untyped
+            "clean",
+            store=store,
+            endpoint=endpoint,
+            base_url=base_url,
+            model=model,
+            prompt=prompt,
+            limit=limit,
+            budget_usd=budget_usd,
+            concurrency=concurrency,
+            acknowledge_host=acknowledge_host,
+            retry_rejected=retry_rejected,
+            partition=part,
+        )
+        for part in parts
+    ]
+    return [part.result() for part in running]
 
 
 @flow(name="build-splits")
@@ -100,6 +108,7 @@ def curate(
     endpoint: str | None = None,
     sets: list[str] | None = None,
     out: str | None = None,
+    partitions: int | None = None,
 ) -> CommandSummary:
     """Ingest, clean, split and shard what is new in a source.
 
@@ -110,8 +119,9 @@ def curate(
         endpoint: name in endpoints.yaml; else the embedded rule cleaner.
         sets: shard sets; else the job's own choice.
         out: folder of the shard sets; else the store's `shards/`.
+        partitions: processes that clean side by side.
     """
     ingest(source, root, store)
-    clean_reports(store, endpoint)
+    clean_reports(store, endpoint, partitions=partitions)
     build_splits(store)
     return build_shards(store, sets, out)

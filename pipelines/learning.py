@@ -10,6 +10,7 @@ from pipelines.steps import MODEL_TRAINED, announce, run
 
 Stage = Literal["stage0", "stage1", "stage2", "stage3"]
 Task = Literal["understanding", "generation"]
+TASKS: tuple[Task, ...] = ("understanding", "generation")
 
 
 @flow(name="train-stage", flow_run_name="{stage} of {preset}")
@@ -41,7 +42,12 @@ def train_stage(
 
 @flow(name="evaluate", flow_run_name="evaluate {task}")
 def evaluate(
-    task: Task, checkpoint: str, shards: str | None = None, out: str | None = None, limit: int | None = None
+    task: Task,
+    checkpoint: str,
+    shards: str | None = None,
+    out: str | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
 ) -> CommandSummary:
     """Measure a checkpoint on the test split.
 
@@ -51,8 +57,9 @@ def evaluate(
         shards: folder or URI of the shard sets.
         out: folder for the predictions.
         limit: at most so many samples.
+        seed: of the drawn images and the intervals.
     """
-    return run(f"evaluate {task}", checkpoint=checkpoint, shards=shards, out=out, limit=limit)
+    return run(f"evaluate {task}", checkpoint=checkpoint, shards=shards, out=out, limit=limit, seed=seed)
 
 
 @flow(name="retrain", flow_run_name="retrain {preset}")
@@ -75,5 +82,4 @@ def retrain(
     for stage in stages:
         train_stage(stage, preset, f"{runs}/{stage}", shards, checkpoint, settings, resume=True)
         checkpoint = f"{runs}/{stage}"
-    tasks: tuple[Task, ...] = ("understanding", "generation")
-    return [evaluate(task, checkpoint, shards) for task in tasks]
+    return [evaluate(task, checkpoint, shards) for task in TASKS]

@@ -61,6 +61,12 @@ def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, 
     ]
 
 
+def test_cleaning_fans_out_over_partitions(calls: list[Call]) -> None:
+    assert len(curation.clean_reports("here", partitions=3)) == 3
+    assert sorted(options["partition"] for _, _, options in calls) == ["0/3", "1/3", "2/3"]
+    assert {options["store"] for _, _, options in calls} == {"here"}
+
+
 def test_nothing_new_is_no_event(
     calls: list[Call], events: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Commands from raw studies to shards."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,12 @@ ModelOption = Annotated[
 
 shards = typer.Typer(help="Write the shard sets that training streams.", invoke_without_command=True)
 export = typer.Typer(help="Write the store's texts to a file.")
+
+
+def _partition(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"\d+/\d+", text):
+        raise typer.BadParameter(f"{text!r} is not of the form I/N, such as 0/4")
+    return text
 
 
 def phantom(
@@ -67,6 +74,9 @@ def clean(
         list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
     ] = None,
     retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Ask again what was rejected.")] = False,
+    partition: Annotated[
+        str | None, typer.Option(metavar="I/N", callback=_partition, help="Only part I (from 0) of N of the texts.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
     json: JsonOption = None,
 ) -> None:
@@ -84,9 +94,36 @@ def clean(
         concurrency=concurrency,
         acknowledge_host=tuple(acknowledge_host) if acknowledge_host else None,
         retry_rejected=retry_rejected,
+        partition=tuple(map(int, partition.split("/"))) if partition else None,
         dry_run=dry_run,
     )
     present(clean(CleanConfig.build(options)), json)
+
+
+def endpoint(
+    port: Annotated[int | None, typer.Option(metavar="P", help="On loopback.")] = None,
+) -> None:
+    """Serve the embedded rule cleaner as a chat endpoint."""
+    from unix.data.cleaning.server import EndpointConfig, serve
+
+    serve(EndpointConfig.build(given(port=port)))
+
+
+def guard(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
+    raw_column: Annotated[str, typer.Option(metavar="A", help="The column with the texts as written.")],
+    clean_column: Annotated[str, typer.Option(metavar="B", help="The column with the cleaned texts.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    removes_priors: Annotated[
+        bool, typer.Option("--removes-priors", help="References to earlier studies were to be removed.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Judge pairs of raw and cleaned text."""
+    from unix.data.cleaning.pairs import GuardFileConfig, guard_file
+
+    options = given(file=file, raw_column=raw_column, clean_column=clean_column, out=out, removes_priors=removes_priors)
+    present(guard_file(GuardFileConfig.build(options)), json)
 
 
 def label(

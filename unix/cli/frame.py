@@ -158,7 +158,9 @@ def _one_line(error: Exception) -> str:
             text = f"{error.title}: {describe(error)}"
         case TyperException():
             context = getattr(error, "ctx", None)
-            text = error.format_message() + (f" See '{context.command_path} --help'." if context else "")
+            text = (
+                error.format_message().rstrip(".") + "." + (f" See '{context.command_path} --help'." if context else "")
+            )
         case OSError() if error.filename is not None:
             text = f"{error.strerror}: {error.filename}"
         case _:

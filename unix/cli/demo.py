@@ -1,0 +1,102 @@
+"""The command `unix demo`: the flows of `pipelines` on a phantom, in a Prefect API of its own, then the report."""
+
+import json as jsonlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unix import __version__
+from unix.cli.frame import JsonOption, present
+from unix.errors import ConfigError
+
+_MARK = "demo.json"
+_LOOPBACK = "127.0.0.1,localhost"
+
+
+def demo(
+    work: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="Folder for everything.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantom, the training and the drawn images.")] = 0,
+    long: Annotated[bool, typer.Option("--long", help="More studies and steps, better numbers.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A few steps: proves the chain, not the learning.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Run the whole chain on synthetic data, to an HTML report.
+
+    A demo that was interrupted goes on where it stopped when it is run again in the same folder.
+    """
+    if long and smoke:
+        raise ConfigError("--long and --smoke exclude each other")
+    size = "long" if long else "smoke" if smoke else "normal"
+    started = time.monotonic()
+    work = work.absolute()
+    _claim(work, {"seed": seed, "size": size, "version": __version__})
+    _use_a_prefect_of_our_own(work / "prefect")
+
+    from pipelines.demo import STAGES, demo
+
+    outcome = demo(str(work), seed, size)
+    for task, evaluation in outcome.evaluations.items():
+        path = work / "evaluation" / f"{task}.json"
+        path.write_text(jsonlib.dumps(evaluation.values), encoding="utf-8")
+
+    from unix.evaluation.demo_report import DemoRun, report_demo
+
+    summary = report_demo(
+        DemoRun(
+            store=str(work / "store"),
+            phantom=str(work / "phantom"),
+            shards=str(work / "store" / "shards"),
+            runs=tuple(str(work / "runs" / stage) for stage in STAGES),
+            understanding=str(work / "evaluation" / "understanding.json"),
+            generation=str(work / "evaluation" / "generation.json"),
+            step_seconds=outcome.seconds,
+            seconds=round(time.monotonic() - started, 1),
+            seed=seed,
+            page=str(work / "report.html"),
+        )
+    )
+    present(summary, json)
+    typer.echo(f"\nThe report: {summary.report_html}")
+
+
+def _claim(work: Path, identity: dict[str, Any]) -> None:
+    """Take an empty or new folder, or one that the same demo was run in before.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    mark = work / _MARK
+    if mark.is_file():
+        found = jsonlib.loads(mark.read_text(encoding="utf-8"))
+        if found != identity:
+            raise ConfigError(f"{work} holds another demo ({found}, not {identity}): remove it, or give another --work")
+    elif work.is_dir() and any(work.iterdir()):
+        raise ConfigError(f"{work} is not empty and holds no demo: give another --work")
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        mark.write_text(jsonlib.dumps(identity), encoding="utf-8")
+
+
+def _use_a_prefect_of_our_own(home: Path) -> None:
+    """Set up the environment, before Prefect is imported, for a temporary API on loopback.
+
+    It serves this process alone. The user's profile, server and database are neither read nor touched, and nothing is
+    reported anywhere.
+    """
+    shutil.rmtree(home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ.update(
+        PREFECT_HOME=str(home),
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="300",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_LOGGING_TO_API_ENABLED="false",
+        DO_NOT_TRACK="1",
+    )
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), _LOOPBACK]))
