@@ -41,8 +41,10 @@ def sample_generator(seed: int, step: int, key: str, purpose: Purpose) -> np.ran
 class UnderstandingPacking(Config):
     """How image and report become one sequence."""
 
-    prompts: tuple[str, ...]
-    """Wordings of the instruction; one is drawn per sample and step."""
+    prompts: tuple[str, ...] = ()
+    """Wordings of the instruction, of which one is drawn per sample and step. Empty: those of `prompts/describe/`."""
+    findings_prompts: tuple[str, ...] = ()
+    """Wordings for reports without an impression. Empty: the same as `prompts`."""
     max_answer_tokens: int = 512
     """Longer reports are cut here and then bear no end-of-text target."""
     pixel_mean: float = 0.555895
@@ -110,10 +112,12 @@ def pack_text(
 
     Targets stand at the answer's bos and ids (report ids, then eos), nowhere else.
     """
-    prompts = tokenizer.encode_batch(packing.prompts)
+    whole = tokenizer.encode_batch(packing.prompts)
+    findings_alone = tokenizer.encode_batch(packing.findings_prompts) or whole
     rows: list[list[int]] = []
     targets: list[list[int]] = []
-    for key, report in zip(keys, tokenizer.encode_batch(reports), strict=True):
+    for key, text, report in zip(keys, reports, tokenizer.encode_batch(reports), strict=True):
+        prompts = whole if "IMPRESSION: " in text else findings_alone
         choice = sample_generator(seed, step, key, Purpose.PROMPT).integers(len(prompts))
         prompt = [tokenizer.bos, *prompts[int(choice)], tokenizer.eos]
         answer = (
@@ -222,7 +226,9 @@ def draw_time(generator: np.random.Generator, shift: float) -> float:
 
 def posterior_noise(keys: Sequence[str], shape: tuple[int, ...], *, seed: int, step: int) -> Tensor:
     """Standard normal float32 [B, *shape] for drawing from the autoencoder's posterior."""
-    draws = [sample_generator(seed, step, key, Purpose.POSTERIOR).standard_normal(shape, dtype=np.float32) for key in keys]
+    draws = [
+        sample_generator(seed, step, key, Purpose.POSTERIOR).standard_normal(shape, dtype=np.float32) for key in keys
+    ]
     return torch.from_numpy(np.stack(draws))
 
 

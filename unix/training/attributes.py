@@ -24,6 +24,7 @@ _WORDS: Mapping[str, re.Pattern[str]] = {
         "severe": "severe|severely|large|extensive|marked|markedly|dense",
     }.items()
 }
+NO_FINDING = "No Finding"
 _SIDES, _ZONES = ("left", "right"), ("upper", "middle", "lower")
 _SENTENCE_END = re.compile(r"(?<=[.;:])\s+")
 
@@ -33,16 +34,19 @@ def attributes(text: str) -> frozenset[str]:
 
     A finding counts where a sentence affirms it or doubts it.
     """
-    found: set[str] = set()
+    found = set(_affirmed(text))
     for sentence in _SENTENCE_END.split(text):
-        names = [name for name, value in label_report(sentence).items() if value not in (None, NEGATIVE)]
-        if not names:
-            continue
         said = [word for word, pattern in _WORDS.items() if pattern.search(sentence)]
         places = [f"{side}/{zone}" for side in _SIDES for zone in _ZONES if side in said and zone in said]
-        for name in names:
-            found.update((name, *(f"{name}/{word}" for word in said), *(f"{name}/{place}" for place in places)))
+        for name in _affirmed(sentence) if said else ():
+            # A sentence without a finding labels as normal, which only the whole report may.
+            if name != NO_FINDING:
+                found.update(f"{name}/{word}" for word in (*said, *places))
     return frozenset(found)
+
+
+def _affirmed(text: str) -> list[str]:
+    return [name for name, value in label_report(text).items() if value not in (None, NEGATIVE)]
 
 
 class AttributeTable:

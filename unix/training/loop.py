@@ -4,6 +4,7 @@ Everything random is drawn from (seed, step, sample key), so a run has no genera
 the step and the loader's position are all there is to save.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from torch import Tensor, nn
 
 from unix.data.stream import LoaderState, Sample
-from unix.errors import Interrupted
+from unix.errors import Interrupted, UnixError
 from unix.progress import Progress
 from unix.training.engine import Engine
 from unix.training.metrics import MetricsFile
@@ -105,6 +106,7 @@ def run_steps(
 
     Raises:
         Interrupted: on SIGTERM or SIGINT, after saving.
+        UnixError: a loss is not finite; nothing of that step is applied.
     """
     with StopSignal() as stop, Progress(label, steps - position.step) as progress:
         while position.step < steps:
@@ -126,11 +128,16 @@ def run_steps(
                 losses.loss.backward()
                 for name, value in losses._asdict().items():
                     terms[name] = terms.get(name, 0.0) + float(value.detach())
+            terms = dict(zip(terms, engine.sum_numbers(list(terms.values())), strict=True))
+            if not math.isfinite(terms["loss"]):
+                raise UnixError(
+                    f"{label}: the loss of step {position.step + 1} is {terms['loss']}; resume with a lower learning rate, "
+                    f"or look at this rank's samples {[sample.image_id for sample in samples[:8]]}"
+                )
             engine.sum_gradients(optimizer.parameters.values())
             gradient_norm, learning_rate = optimizer.step(position.step)
             position = Position(position.step + 1, loader)
 
-            terms = dict(zip(terms, engine.sum_numbers(list(terms.values())), strict=True))
             if metrics is not None:
                 metrics.write(
                     position.step,

@@ -35,8 +35,8 @@ from unix.training.fit import Fit, fit
 from unix.training.loop import Objective
 from unix.training.metrics import read_metrics
 from unix.training.objectives import GenerationObjective, UnderstandingObjective
-from unix.training.stages import GenerationStageConfig, Stage, TrainConfig
-from unix.training.warm_start import NOTE, packing_of, warm_start
+from unix.training.stages import GenerationStageConfig, Stage, TrainConfig, packing_of
+from unix.training.warm_start import NOTE, warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def _train_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
     tokenizer = Tokenizer.load(start)
     reader = ShardReader(Path(config.shards) / config.data_set, Split.TRAIN)
-    packing = config.understanding or UnderstandingPacking.load(start / PREPROCESSING_FILE)
+    packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
     parent = read_meta(start)
     notes = list(parent.notes)
     if config.stage == Stage.UNDERSTANDING:
@@ -121,7 +121,7 @@ def _train_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
             model.copy_understanding_to_generation()
         if stage.autoencoder is not None:
             codec = load_codec(Path(stage.autoencoder))
-        alignment, encoder_note = _alignment(stage.alignment, model, config, reader, engine)
+        alignment, encoder_note = _alignment(stage, model, config, reader, engine)
         notes += encoder_note
         objective = GenerationObjective(
             model,
@@ -195,7 +195,9 @@ def _alignment(
     if wanted is None:
         return None, ()
     if wanted.layer > model.config.decoder.num_layers:
-        raise ConfigError(f"alignment.layer {wanted.layer} is past the decoder's {model.config.decoder.num_layers} layers")
+        raise ConfigError(
+            f"alignment.layer {wanted.layer} is past the decoder's {model.config.decoder.num_layers} layers"
+        )
     encoder: AlignmentEncoder
     if wanted.encoder == "vision-tower":
         encoder = TowerEncoder(model.vision)

@@ -8,6 +8,7 @@ from pydantic import PositiveInt, model_validator
 
 from unix.config import Config, read_yaml
 from unix.data.pack import GenerationPacking, UnderstandingPacking
+from unix.data.user_prompts import load_user_prompts
 from unix.errors import ConfigError
 from unix.model.dual_branch import ModelConfig
 from unix.model.latent import FoldedVAEConfig
@@ -118,6 +119,23 @@ class TrainConfig(Config):
         if self.micro_batch > self.global_batch:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than global_batch {self.global_batch}")
         return self
+
+
+def packing_of(config: TrainConfig) -> UnderstandingPacking:
+    """The understanding side's layout with its wordings filled in from `prompts/describe/` where it names none.
+
+    Raises:
+        ConfigError: the stage has no understanding section.
+    """
+    packing = config.understanding
+    if packing is None:
+        raise ConfigError(f"{config.stage} has no understanding section")
+    if packing.prompts:
+        return packing
+    wordings = load_user_prompts()
+    return packing.model_copy(
+        update={"prompts": wordings.findings_and_impression, "findings_prompts": wordings.findings}
+    )
 
 
 def load_stage(

@@ -33,7 +33,7 @@ from unix.training.fit import Fit, fit
 from unix.training.loop import MicroBatch, Objective, StopSignal
 from unix.training.metrics import MetricsFile, read_metrics
 from unix.training.objectives import train_only
-from unix.training.stages import PartConfig, TrainConfig, WarmStartConfig
+from unix.training.stages import PartConfig, TrainConfig, WarmStartConfig, packing_of
 
 PARTS = "parts"
 """Folder under the run's, with one run per part."""
@@ -42,6 +42,7 @@ NOTE = (
     "on this data set's training split alone"
 )
 _IMAGES_MEASURED = 512
+_PROMPT_REPEATS = 100
 
 
 class WarmStart(NamedTuple):
@@ -128,7 +129,7 @@ class AttributeObjective:
         self._votes = nn.Linear(width, len(table.names))
         with torch.no_grad():
             self._votes.weight.normal_(0.0, width**-0.5, generator=torch.Generator().manual_seed(seed))
-            self._votes.bias.copy_(torch.logit(table.frequency))
+            self._votes.bias.copy_(torch.logit(table.frequency, eps=1e-3))
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """Tower, connector, and the linear layer that is thrown away afterwards."""
@@ -222,9 +223,11 @@ def warm_start(config: TrainConfig, engine: Engine) -> WarmStart:
                 sample.image_id: join_report(sample.findings, sample.impression)
                 for sample in map(reader.read, range(reader.samples))
             }
-            tokenizer = Tokenizer.train(sorted(set(reports.values())), config.model.decoder.vocabulary_size)
-            model = DualBranch.build(config.model, config.seed)
             packing = packing_of(config)
+            # Prompts are few; repeated like this they weigh enough to become whole words.
+            texts = sorted(set(reports.values())) + [*packing.prompts] * _PROMPT_REPEATS
+            tokenizer = Tokenizer.train(texts, config.model.decoder.vocabulary_size)
+            model = DualBranch.build(config.model, config.seed)
             text = TextObjective(model, tokenizer, packing, seed=config.seed, micro_batch=config.micro_batch)
             _fit_part("text", parts.text, text, model, config, reader, engine)
             table = AttributeTable(reports)
@@ -241,13 +244,6 @@ def _parts_of(config: TrainConfig) -> WarmStartConfig:
     if config.warm_start is None:
         raise ConfigError(f"{config.stage} has no warm_start section")
     return config.warm_start
-
-
-def packing_of(config: TrainConfig) -> UnderstandingPacking:
-    """The understanding side's layout of a configuration that must have one."""
-    if config.understanding is None:
-        raise ConfigError(f"{config.stage} has no understanding section")
-    return config.understanding
 
 
 def _fit_part(
@@ -273,7 +269,9 @@ def _fit_part(
     run = Fit(
         run_dir=Path(config.run_dir) / PARTS / name,
         meta=meta,
-        optimizer=config.optimizer.model_copy(update={"learning_rate": part.learning_rate, "decay_steps": part.decay_steps}),
+        optimizer=config.optimizer.model_copy(
+            update={"learning_rate": part.learning_rate, "decay_steps": part.decay_steps}
+        ),
         reader=reader,
         global_batch=config.global_batch,
         checkpoint_every=config.checkpoint_every,
