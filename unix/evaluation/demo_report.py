@@ -98,7 +98,7 @@ def report_demo(run: DemoRun) -> DemoSummary:
     understanding, generation = _read(run.understanding), _read(run.generation)
     stages = [read_run(folder) for folder in run.runs]
     inputs = page.PageInputs(
-        title="UniX on a phantom: one model that reads and draws chest radiographs",
+        title="One model reads and draws chest radiographs of a phantom",
         summary=_summary(store, run, understanding, generation),
         synthetic=True,
         metrics=(*reading_rows(understanding), *drawing_rows(generation), *cleaning_rows(cleaned)),
@@ -143,9 +143,10 @@ def _taken(kind: type[Config], evaluation: EvaluationSummary) -> dict[str, float
 
 def _summary(store: Store, run: DemoRun, understanding: EvaluationSummary, generation: EvaluationSummary) -> str:
     studies = store.read("studies", ["study_id"]).height
+    stages = f"{len(run.runs)} stage" + "s" * (len(run.runs) > 1)
     return (
         f"{studies:,} raw studies were ingested, cleaned, split and sharded; a tiny model was trained on them in "
-        f"{len(run.runs)} stages. Then it wrote reports for {understanding.n:,} test images and drew images of "
+        f"{stages}. Then it wrote reports for {understanding.n:,} test images and drew images of "
         f"{generation.resolution} pixels for {generation.n:,} test prompts that it had never seen, all in "
         f"{run.seconds / 60:.1f} minutes on this machine."
     )

@@ -11,15 +11,15 @@ from pathlib import Path
 import jinja2
 
 from unix.evaluation import charts
-from unix.evaluation.diff import Change, Run, word_diff
+from unix.evaluation.diff import UNEXPLAINED, Change, Run, word_diff
 from unix.evaluation.page_inputs import CleaningExample, MetricRow, PageInputs
 from unix.records import CHEXPERT_14, Labels
 
 _LINE_BREAK = re.compile(r"(?<!\n)[ \t]*\n[ \t]*(?![ \t]*\n)")
 """A line break inside a paragraph: raw reports wrap at 80 columns, which would leave ragged lines on the page."""
 
-_NUM_HUES = 10
-"""Colours that the style sheet has for noise categories; further categories share them."""
+_HUES = (28, 205, 315, 92, 235, 355, 150, 272, 52, 178, 335, 120, 12, 220)
+"""Colours of noise categories, neighbours far apart; further categories share them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class ShownExample:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of noise in the legend: its colour's number and how many words of the examples it took."""
+    """A kind of noise in the legend: what its style is called, and how many words of the examples it took."""
 
     name: str
-    hue: int
+    colour: str
     words: int
 
 
@@ -69,6 +69,7 @@ def render(inputs: PageInputs) -> str:
     examples = [_shown(example) for example in inputs.cleaning]
     return environment.get_template("report.html.j2").render(
         page=inputs,
+        hues=_HUES,
         groups=_groups(inputs.metrics),
         examples=examples,
         categories=_categories(examples),
@@ -108,8 +109,8 @@ def _categories(examples: Sequence[ShownExample]) -> dict[str, Category]:
         for run in shown.runs:
             if run.change is Change.REMOVED:
                 words[run.category] += len(run.text.split())
-    hues = {name: index % _NUM_HUES for index, name in enumerate(sorted(words))}
-    return {name: Category(name, hues[name], count) for name, count in words.most_common()}
+    colours = {name: str(index % len(_HUES)) for index, name in enumerate(sorted(words.keys() - {UNEXPLAINED}))}
+    return {name: Category(name, colours.get(name, UNEXPLAINED), count) for name, count in words.most_common()}
 
 
 def _data_uri(png: bytes) -> str:

@@ -229,7 +229,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save(folder)
     packing = UnderstandingPacking(prompts=("Describe the image.",))
     (folder / "preprocessing.json").write_text(packing.model_dump_json())
-    (folder / "meta.json").write_text("{}")
+    meta = {"stage": "stage3", "step": 3, "seed": 0, "configuration_digest": "0" * 64, "notes": ["A warm start."]}
+    (folder / "meta.json").write_text(json.dumps(meta))
     return run
 
 

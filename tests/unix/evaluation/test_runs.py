@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from unix.errors import WeightsError
+from unix.evaluation.runs import count_parameters, loss_series, read_run
+
+
+def test_a_run_is_its_newest_whole_step(tmp_path: Path) -> None:
+    for step in (2, 10):
+        (tmp_path / f"step-{step}").mkdir()
+        meta = {"stage": "stage2", "step": step, "seed": 3, "configuration_digest": "abc", "notes": ["a warm start"]}
+        (tmp_path / f"step-{step}" / "meta.json").write_text(json.dumps(meta))
+    (tmp_path / "step-99").mkdir()
+    rows = [{"step": 1, "loss": 2.0, "flow": 1.5, "repa": 0.5, "grad_norm": 9.0}, {"step": 2, "loss": 1.0, "flow": 0.7}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(tmp_path)
+    assert (run.steps, run.seed, run.notes, run.folder.name) == (10, 3, ("a warm start",), "step-10")
+    assert [(one.name, one.values) for one in run.losses] == [
+        ("loss", [2.0, 1.0]),
+        ("flow", [1.5, 0.7]),
+        ("repa", [0.5]),
+    ]
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=str(tmp_path)):
+        read_run(tmp_path)
+
+
+def test_parts_of_a_stage_have_curves_of_their_own_and_a_lone_term_is_drawn_once() -> None:
+    rows = [
+        {"step": 1, "part": "text", "loss": 3.0, "cross_entropy": 3.0},
+        {"step": 2, "part": "tower", "loss": 0.5, "cross_entropy": 0.5},
+    ]
+    assert [one.name for one in loss_series(rows)] == ["text: cross_entropy", "tower: cross_entropy"]
+
+
+def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
+    save_file({"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float16)}, tmp_path / "m.safetensors")
+    assert count_parameters(tmp_path / "m.safetensors") == 17
+    (tmp_path / "bad.safetensors").write_bytes(b"abc")
+    with pytest.raises(WeightsError, match="bad"):
+        count_parameters(tmp_path / "bad.safetensors")
