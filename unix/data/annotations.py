@@ -5,6 +5,7 @@ the CheXpert classes as the text of a Python dict.
 """
 
 import ast
+import re
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from unix.records import CHEXPERT_14, Labels, Split, no_labels
 from unix.store import LABELS_TYPE
 
 _FILES = {Split.TRAIN: "LLAVARAD_ANNOTATIONS_TRAIN.csv", Split.TEST: "LLAVARAD_ANNOTATIONS_TEST.csv"}
+_NOT_A_NUMBER = re.compile(r"\bnan\b")
 _COLUMNS = ("path", "annotated_prompt", "chexpert_labels")
 
 
@@ -47,8 +49,8 @@ def read_annotations(folder: str | Path) -> pl.DataFrame:
 def parse_labels(text: str | None) -> Labels | None:
     """A dict literal such as `{'Edema': 1.0, 'Fracture': None}` as labels; None where it is not one."""
     try:
-        value = ast.literal_eval(text or "")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(_NOT_A_NUMBER.sub("None", text or ""))  # pandas writes a missing label as nan
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None

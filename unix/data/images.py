@@ -5,6 +5,7 @@ smaller picture is made from the next larger one. EXIF orientation is ignored, a
 """
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -22,6 +23,12 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 80_000_000
 """Largest picture decoded; above it a file is taken for a decompression bomb. Detectors stay below 20 million."""
+
+_DECODE_MARGIN = 1.15
+"""How much larger than the largest size wanted a scaled decode must be. Closer to it, the DCT's own low-pass filter
+shows beside LANCZOS: of ten real 2,000-3,000 px images the two with a margin of 1.07 came out at 43-44 dB, the others
+at 46-51.
+"""
 
 _FORMATS = ("JPEG", "PNG")
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -49,7 +56,7 @@ def squares(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
     Raises:
         ImageError: as `decode`.
     """
-    opened = _open(data, at_least=max(sizes))
+    opened = _open(data, at_least=math.ceil(_DECODE_MARGIN * max(sizes)))
     image, box = opened.image, opened.box
     pictures: dict[int, Pixels] = {}
     for size in sorted(set(sizes), reverse=True):

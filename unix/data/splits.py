@@ -9,8 +9,10 @@ A subject's split is the one it already has in the store; else the source's offi
 """
 
 import hashlib
+from typing import Self
 
 import polars as pl
+from pydantic import Field, model_validator
 
 from unix.config import Config
 from unix.data.annotations import read_annotations
@@ -34,9 +36,15 @@ class SplitsConfig(Config):
     annotations: str | None = None
     """Folder of LLaVA-Rad's annotation tables; they decide the generation split."""
     seed: int = 0
-    validate_share: float = 0.05
+    validate_share: float = Field(default=0.05, ge=0, le=1)
     """Share of subjects without an official split that goes to `validate`; likewise `test_share`."""
-    test_share: float = 0.10
+    test_share: float = Field(default=0.10, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _shares_must_fit(self) -> Self:
+        if self.validate_share + self.test_share > 1:
+            raise ValueError(f"validate_share={self.validate_share} and test_share={self.test_share} add up to over 1")
+        return self
 
 
 class TaskSummary(Config):
