@@ -8,7 +8,7 @@ holds in a usable form stays as a row marked `withdrawn`.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,11 +109,7 @@ def ingest(config: IngestConfig) -> IngestSummary:
     tally.keep(current["study_id"], current["image_id"])
     _read_into(store, root, listing, pending, stored, tally)
     withdrawn = _withdraw(store, source.name, stored, tally)
-    store.replace_rejections(
-        JOB,
-        [Rejection(JOB, source.name, refusal.item, refusal.fault, refusal.detail) for refusal in tally.refusals],
-        source.name,
-    )
+    store.replace_rejections(JOB, _rejections(source.name, tally.refusals), source.name)
     return _summarise(source.name, stored, tally, withdrawn, time.monotonic() - start)
 
 
@@ -241,6 +237,16 @@ def _withdraw(store: Store, source: str, stored: _Stored, tally: _Tally) -> int:
             rows = store.scan(table).filter(pl.col("source") == source, pl.col(column).is_in(sorted(ids)))
             store.upsert(table, rows.with_columns(withdrawn=True).collect())
     return len(gone)
+
+
+def _rejections(source: str, refusals: Iterable[Refusal]) -> Iterator[Rejection]:
+    """One row per refusal: an item refused again for the same reason, such as a repeated id, gets a number."""
+    times: Counter[tuple[str, str]] = Counter()
+    for refusal in refusals:
+        times[refusal.item, refusal.fault] += 1
+        number = times[refusal.item, refusal.fault]
+        item = refusal.item if number == 1 else f"{refusal.item}#{number}"
+        yield Rejection(JOB, source, item, refusal.fault, refusal.detail)
 
 
 def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seconds: float) -> IngestSummary:

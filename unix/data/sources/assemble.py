@@ -34,10 +34,12 @@ def assemble(
 
     Of several usable rows with one image id the first is taken; of several whole studies with one study id, the first.
     """
-    images = _refuse_repeated(images.match_to_schema(IMAGES))
+    images = images.match_to_schema(IMAGES).with_columns(
+        fault=pl.when(_is_repeated("image_id")).then(pl.lit(ImageFault.DUPLICATE)).otherwise("fault")
+    )
     usable = images.filter(pl.col("fault").is_null())
     marks = usable.group_by(_IDS, maintain_order=True).agg(image_mark=pl.col("mark").str.join("\0"))
-    named = images.filter(~_is(ImageFault.OF_REFUSED_STUDY)).select(_IDS).unique()
+    named = images.select(_IDS).drop_nulls().unique()
     studies = (
         pl.concat([reports.select(_IDS), named])
         .unique()
@@ -58,9 +60,7 @@ def assemble(
     )
     whole = pl.col("fault").is_null()
     studies = studies.with_columns(
-        fault=pl.when(whole & (whole.cum_sum().over("study_id") > 1))
-        .then(pl.lit(StudyFault.DUPLICATE))
-        .otherwise("fault")
+        fault=pl.when(_is_repeated("study_id")).then(pl.lit(StudyFault.DUPLICATE)).otherwise("fault")
     )
     refused = studies.filter(pl.col("fault").is_not_null())
     studies = _with_fingerprint(studies.filter(whole), root).select(LISTED.names())
@@ -73,7 +73,7 @@ def assemble(
         [
             *refusals,
             *(
-                Refusal(printable(item), ImageFault(fault), f"study {printable(study)}")
+                Refusal(printable(item), ImageFault(fault), "" if study is None else f"study {study}")
                 for item, fault, study in images.filter(pl.col("fault").is_not_null())
                 .select("item", "fault", "study_id")
                 .iter_rows()
@@ -88,14 +88,10 @@ def assemble(
     )
 
 
-def _refuse_repeated(images: pl.DataFrame) -> pl.DataFrame:
-    usable = pl.col("fault").is_null()
-    repeated = usable & (pl.col("place") > 1)
-    return images.with_columns(place=usable.cum_sum().over("image_id")).with_columns(
-        # Each repetition has a name of its own, so that it is a row of its own among the rejections.
-        item=pl.when(repeated).then(pl.format("{}#{}", "item", "place")).otherwise("item"),
-        fault=pl.when(repeated).then(pl.lit(ImageFault.DUPLICATE)).otherwise("fault"),
-    )
+def _is_repeated(column: str) -> pl.Expr:
+    """Whether an earlier row without fault has the same value in `column`, and this one has no fault either."""
+    whole = pl.col("fault").is_null()
+    return whole & ~pl.struct(column, whole.alias("whole")).is_first_distinct()
 
 
 def _refused_studies(refused: pl.DataFrame) -> Iterator[Refusal]:
@@ -109,7 +105,3 @@ def _with_fingerprint(studies: pl.DataFrame, root: Path) -> pl.DataFrame:
     marks = pl.concat_str(pl.lit(f"{INGEST_REVISION}\0{root}"), "mark", "image_mark", separator="\0")
     digests = [hashlib.blake2b(mark.encode(), digest_size=16).hexdigest() for mark in studies.select(marks).to_series()]
     return studies.with_columns(fingerprint=pl.Series(digests, dtype=pl.String))
-
-
-def _is(fault: ImageFault) -> pl.Expr:
-    return (pl.col("fault") == fault.value).fill_null(False)

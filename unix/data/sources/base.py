@@ -110,7 +110,7 @@ IMAGES = pl.Schema(
         "fault": pl.String,  # an ImageFault, where it cannot be taken
     }
 )
-"""A row per image that a table names, in the table's order."""
+"""A row per image that a table names, in the table's order; the ids are null where the study's are malformed."""
 
 LISTED = pl.Schema(
     {name: REPORTS[name] for name in ("subject_id", "study_id", "location")} | {"fingerprint": pl.String}

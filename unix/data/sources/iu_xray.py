@@ -119,8 +119,8 @@ def _place_images(table: pl.DataFrame, found: Walk, refusals: list[Refusal]) -> 
     return (
         table.join(unique.select("filename", "path", "mark"), on="filename", how="left", maintain_order="left")
         .with_columns(
-            subject_id="uid",
-            study_id="uid",
+            subject_id=pl.when(well_formed).then("uid"),
+            study_id=pl.when(well_formed).then("uid"),
             image_id=pl.Series([image_id_of(name) for name in table["filename"]], dtype=pl.String),
             view_position=pl.col("projection").replace_strict(_VIEWS),
             # The tables do not give the size; it is read from the file.

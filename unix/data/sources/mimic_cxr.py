@@ -184,6 +184,8 @@ def _place_images(metadata: pl.DataFrame, found: Walk, image_files: bool, refusa
     outward = pl.any_horizontal(pl.col("subject_id", "study_id", "image_id").str.contains(_OUTWARD_NAME))
     is_missing = pl.col("path").is_null() & pl.lit(image_files)
     return named.with_columns(
+        subject_id=pl.when(_well_formed()).then("subject_id"),
+        study_id=pl.when(_well_formed()).then("study_id"),
         path=pl.col("path").fill_null(pl.format("{}.jpg", "stem")),
         mark=pl.concat_str("row_mark", "file_mark", separator=":", ignore_nulls=True),
         item="image_id",
