@@ -30,13 +30,21 @@ class DecoderConfig(Config):
     """Shape of the decoder, the same for both branches; the defaults are those of the paper."""
 
     vocabulary_size: int = 102_400
+    """Token ids V, special ones included."""
     hidden_size: int = 2048
+    """Width E of a token; a multiple of 4 x num_heads."""
     intermediate_size: int = 5632
+    """Width inside the gated MLP."""
     num_layers: int = 24
+    """Layers, each with both branches' weights."""
     num_heads: int = 16
+    """Query heads, each hidden_size / num_heads wide."""
     num_key_value_heads: int = 16
+    """Heads of keys and values, which query heads share in equal groups."""
     rotary_theta: float = 10_000.0
+    """Base of the rotary positions' wavelengths."""
     norm_epsilon: float = 1e-6
+    """Added to the mean square in every RMSNorm."""
     initial_deviation: float = 0.02
     """Standard deviation of freshly initialised matrices."""
 
@@ -55,6 +63,7 @@ class LatentConfig(Config):
     """The latent grid that the generation branch draws."""
 
     channels: int = 16
+    """Latent channels, those of the image codec."""
     max_side: int = 32
     """Largest number of latent rows or columns."""
     positions: Literal["corner", "interpolated"] = "corner"
@@ -68,18 +77,26 @@ class SpecialTokens(Config):
     """Ids of the four tokens that the layout of a sample needs."""
 
     bos: int = 100_000
+    """Begins a text."""
     eos: int = 100_001
+    """Ends a text."""
     boi: int = 100_003
+    """Begins an image."""
     eoi: int = 100_580
+    """Ends an image."""
 
 
 class ModelConfig(Config):
     """Everything that decides the model's tensors and their meaning; the defaults are those of the paper."""
 
     decoder: DecoderConfig = DecoderConfig()
+    """The dual-branch decoder."""
     vision: VisionConfig = VisionConfig()
+    """The understanding branch's eye."""
     latent: LatentConfig = LatentConfig()
+    """What the generation branch draws."""
     tokens: SpecialTokens = SpecialTokens()
+    """The tokenizer's special ids."""
     connector_activation: Gelu = "erf"
     """`erf` is what the connector was trained with; the reference runs it with `tanh`."""
 

@@ -21,6 +21,7 @@ class FoldedVAEConfig(Config):
     """A cheap single-channel VAE for two CPU cores."""
 
     kind: Literal["folded"] = "folded"
+    """Says which codec a saved configuration is of."""
     fine_channels: int = 32
     """Width of the residual blocks at a quarter of the resolution."""
     coarse_channels: int = 96
@@ -33,16 +34,25 @@ class KLF16Config(Config):
     """kl-f16 of latent diffusion, as a diffusers `AutoencoderKL`; the defaults are the released shape."""
 
     kind: Literal["kl-f16"] = "kl-f16"
+    """Says which codec a saved configuration is of."""
     image_channels: int = 3
+    """Channels of an image; a radiograph is repeated on all of them."""
     base_channels: int = 128
+    """Width of the convolutions at full resolution."""
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width at each level as a multiple of `base_channels`; each level but the last halves the resolution."""
     num_blocks: int = 2
+    """Residual blocks a level (one more in the decoder)."""
     attention_levels: tuple[int, ...] = (4,)
     """Levels (0 = full resolution) whose blocks have attention."""
     latent_channels: int = 16
+    """Channels of z."""
     norm_groups: int = 32
+    """Groups of every GroupNorm."""
     scale: float = 0.238092
+    """The model's latent is scale * (z - shift)."""
     shift: float = -0.201906
+    """See `scale`."""
 
 
 class ImageCodec(nn.Module, ABC):

@@ -33,6 +33,7 @@ class SamplerConfig(Config):
     interval: tuple[float, float] = (0.4, 1.0)
     """Guidance acts at (shifted) times t with interval[0] < t <= interval[1]."""
     renormalisation: Renormalisation = "sample"
+    """Over what the guided velocity keeps the conditional one's norm."""
     renormalisation_floor: float = 0.0
     """Least factor of the renormalisation."""
     time_shift: float = 3.0

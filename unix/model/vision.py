@@ -24,11 +24,17 @@ class VisionConfig(Config):
     patch_size: int = 16
     """Pixels per token and side; T = (image_size / patch_size)^2."""
     hidden_size: int = 1024
+    """Width of a token inside the tower."""
     intermediate_size: int = 4096
+    """Width inside its MLPs."""
     num_layers: int = 24
+    """Transformer layers."""
     num_heads: int = 16
+    """Attention heads."""
     activation: Gelu = "erf"
+    """GELU of its MLPs; the released tower was trained with the exact one."""
     layer_norm_epsilon: float = 1e-6
+    """Added to the variance in every LayerNorm."""
     stem_channels: tuple[int, ...] = ()
     """Convolutional stem in place of the patch projection: one 3x3 convolution per entry, each but the first halving
     the resolution, after a pixel-unshuffle by what remains of `patch_size`. Empty: SigLIP's own patch projection."""
