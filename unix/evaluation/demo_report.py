@@ -108,7 +108,7 @@ def report_demo(run: DemoRun) -> DemoSummary:
         ),
         funnel=funnel(store, run.shards, _sets(run.shards)),
         cleaning=cleaning_examples(store, _NUM_CLEANING),
-        curves=tuple(page.StageCurves(stage.stage, stage.losses, "; ".join(stage.notes)) for stage in stages),
+        curves=_curves(stages),
         gallery=drawn_examples(generation, run.shards, _NUM_DRAWN),
         reports=written_examples(understanding, run.shards, _NUM_WRITTEN),
         facts=_facts(run, stages, understanding, generation),
@@ -154,6 +154,18 @@ def _summary(store: Store, run: DemoRun, understanding: EvaluationSummary, gener
 
 def _sets(shards: str) -> list[str]:
     return sorted(path.parent.name for path in Path(shards).glob("*/manifest.json"))
+
+
+def _curves(stages: Sequence[Run]) -> tuple[page.StageCurves, ...]:
+    """One chart per stage, or per part of it; a checkpoint hands its notes on, so each is shown where it first occurs."""
+    charts: list[page.StageCurves] = []
+    shown: set[str] = set()
+    for stage in stages:
+        for part, series in stage.losses.items():
+            note = "; ".join(note for note in stage.notes if note not in shown)
+            shown.update(stage.notes)
+            charts.append(page.StageCurves(f"{stage.stage}, {part}" if part else stage.stage, series, note))
+    return tuple(charts)
 
 
 def _facts(

@@ -24,7 +24,8 @@ class Run:
     seed: int
     configuration_digest: str
     notes: tuple[str, ...]
-    losses: tuple[Series, ...]
+    losses: dict[str, tuple[Series, ...]]
+    """Curves by the stage's part; "" where it has none."""
 
 
 def read_run(folder: str | Path) -> Run:
@@ -52,19 +53,21 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def loss_series(rows: list[dict[str, Any]]) -> tuple[Series, ...]:
-    """One curve per loss term, and per named part of the stage where the rows name one; the total is left out where it
-    is the only term's double."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+def loss_series(rows: list[dict[str, Any]]) -> dict[str, tuple[Series, ...]]:
+    """Curves by part of the stage, one per loss term; a total that is its only term's double is left out."""
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for row in rows:
         terms = {name: value for name, value in row.items() if name not in _NO_LOSS}
         if len(terms) == 2 and "loss" in terms and len(set(terms.values())) == 1:
             del terms["loss"]
         for name, value in terms.items():
-            steps, values = curves.setdefault(f"{row['part']}: {name}" if "part" in row else name, ([], []))
+            steps, values = curves.setdefault(row.get("part", ""), {}).setdefault(name, ([], []))
             steps.append(float(row["step"]))
             values.append(float(value))
-    return tuple(Series(name, steps, values) for name, (steps, values) in curves.items())
+    return {
+        part: tuple(Series(name, steps, values) for name, (steps, values) in terms.items())
+        for part, terms in curves.items()
+    }
 
 
 def count_parameters(path: Path) -> int:

@@ -231,6 +231,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "preprocessing.json").write_text(packing.model_dump_json())
     meta = {"stage": "stage3", "step": 3, "seed": 0, "configuration_digest": "0" * 64, "notes": ["A warm start."]}
     (folder / "meta.json").write_text(json.dumps(meta))
+    (run / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "loss": 1 / n}) + "\n" for n in (1, 2, 3)))
     return run
 
 

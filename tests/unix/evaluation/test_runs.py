@@ -19,7 +19,7 @@ def test_a_run_is_its_newest_whole_step(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(tmp_path)
     assert (run.steps, run.seed, run.notes, run.folder.name) == (10, 3, ("a warm start",), "step-10")
-    assert [(one.name, one.values) for one in run.losses] == [
+    assert [(one.name, one.values) for one in run.losses[""]] == [
         ("loss", [2.0, 1.0]),
         ("flow", [1.5, 0.7]),
         ("repa", [0.5]),
@@ -36,7 +36,8 @@ def test_parts_of_a_stage_have_curves_of_their_own_and_a_lone_term_is_drawn_once
         {"step": 1, "part": "text", "loss": 3.0, "cross_entropy": 3.0},
         {"step": 2, "part": "tower", "loss": 0.5, "cross_entropy": 0.5},
     ]
-    assert [one.name for one in loss_series(rows)] == ["text: cross_entropy", "tower: cross_entropy"]
+    curves = {part: [one.name for one in series] for part, series in loss_series(rows).items()}
+    assert curves == {"text": ["cross_entropy"], "tower": ["cross_entropy"]}
 
 
 def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
