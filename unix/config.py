@@ -38,7 +38,11 @@ class Config(BaseModel):
             key, separator, text = override.partition("=")
             if not separator or not key:
                 raise ConfigError(f"override {override!r} is not of the form a.b=value")
-            _assign(values, key.split("."), yaml.safe_load(text))
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+            _assign(values, key.split("."), value)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
