@@ -84,11 +84,14 @@ class Pair:
 
     @cached_property
     def dropped(self) -> list[tuple[Sentence, Sentence]]:
-        """Sentences of the raw body that the cleaning does not have word for word, each with what is left of it."""
+        """Sentences of the raw body that the cleaning does not have word for word, each with what is left of it.
+
+        Only an edited sentence can be what is left: one that stands in the raw report word for word is itself.
+        """
         known = {sentence.words for sentence in self.kept}
         distinct = {sentence.words: sentence for sentence in self.body if sentence.words not in known}
-        empty = Sentence((), "")
-        return [(sentence, _most_alike(sentence, self.kept) if self.kept else empty) for sentence in distinct.values()]
+        edited = [sentence for sentence, _ in self.edited] or [Sentence((), "")]
+        return [(sentence, _most_alike(sentence, edited)) for sentence in distinct.values()]
 
     @cached_property
     def excess(self) -> Counter[str]:
@@ -283,7 +286,7 @@ date_left = _pattern_guard(
     r"\b\d{1,2}:\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b|\b(?:19|20)\d{2}-\d{2}-\d{2}\b|\b\d{1,2}\s*[ap]\.?m\b"
     r"|\b(?:january|february|april|june|july|august|september|october|november|december)\s+\d"
 )
-name_left = _pattern_guard(r"\b[Dd]rs?\.\s*(?:[A-Z]|$)|\bM\.?D\.?(?=[\s,.)]|$)|\bMrs?\.\s+[A-Z]", 0)
+name_left = _pattern_guard(r"\b[Dd]rs?\.\s*(?:[A-Z_]|$)|\bM\.?D\.?(?=[\s,.)]|$)|\bMrs?\.\s+[A-Z]", 0)
 chat_left = _pattern_guard(
     r"```|\*\*\w|^#{1,6} |^\s*[-*] \w|\bas an ai\b|\b(?:here is|here's) the\b"
     r"|\bcleaned (?:report|version|text)\b|^sure[,!]|\bi (?:have )?removed\b|\bi hope\b",

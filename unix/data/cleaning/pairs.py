@@ -1,12 +1,12 @@
 """The job behind `unix guard`: the guards over any table of raw and cleaned texts."""
 
+import re
 from collections import Counter
 
 import polars as pl
 
 from unix.config import Config
 from unix.data.cleaning.guards import Pair, judge
-from unix.data.sections import parse_sections
 from unix.data.text_table import read_table, write_table
 from unix.errors import ConfigError
 from unix.records import CleanedReport, Status
@@ -68,8 +68,12 @@ def guard_file(config: GuardFileConfig) -> GuardFileSummary:
     )
 
 
+_SECTIONS = re.compile(r"\s*(?:FINDINGS:\s*(?P<findings>.*?))?\s*(?:\bIMPRESSION:\s*(?P<impression>.*))?", re.DOTALL)
+
+
 def _report(text: str) -> CleanedReport:
-    sections = parse_sections(text)
-    if sections.findings or sections.impression:
-        return CleanedReport(sections.findings, sections.impression)
-    return CleanedReport(text, "")
+    """A cleaned text as `join_report` writes it, or any other as findings."""
+    match = _SECTIONS.fullmatch(text)
+    if match is None or not (match["findings"] or match["impression"]):
+        return CleanedReport(text, "")
+    return CleanedReport(match["findings"] or "", match["impression"] or "")

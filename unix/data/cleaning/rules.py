@@ -126,6 +126,8 @@ class _Cleaner:
         if text is sentence or text == sentence:
             return text
         text = _tidy(text)
+        if sentence.endswith(".") and text and text[-1].isalnum():  # the stop went with what stood before it
+            text += "."
         if not re.search(r"[A-Za-z]{2}", text):
             self.remove(text, "header")
             return ""

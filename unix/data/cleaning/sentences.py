@@ -18,8 +18,11 @@ _CLOCK_END = re.compile(r"\b(?:[ap]\.m|M\.D|[A-Za-z])\.\s+(?=[A-Z][a-z]+\b(?!\s*
 _ITEM = re.compile(r"(?<=[.;:])\s+(?=\d{1,2}[.)]\s+[A-Z])")
 
 
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]|_{2,}")
+
+
 class Sentence(NamedTuple):
-    """A sentence on one line, never empty, and the list number or bullet that stands before it ("" for none)."""
+    """A sentence on one line, never without a word or blank, and the list number or bullet before it ("" for none)."""
 
     number: str
     text: str
@@ -33,7 +36,7 @@ def split_sentences(text: str) -> Iterator[Sentence]:
             match = _LIST_NUMBER.match(item)
             number = match[0] if match is not None else ""
             for sentence in _sentences(item[len(number) :]):
-                if sentence := sentence.strip():
+                if _LETTER_OR_DIGIT.search(sentence := sentence.strip()):
                     yield Sentence(number, sentence)
                     number = ""
 
