@@ -1,0 +1,1 @@
+"""The stages of training: configuration, losses, the loop, checkpoints."""
