@@ -19,8 +19,10 @@ for command in (
     learning.describe,
     learning.generate,
     learning.evaluate,
+    learning.parity,
 ):
     app.command()(command)
 app.add_typer(curation.shards, name="shards")
+app.add_typer(curation.export, name="export")
 
 __all__ = ["app", "main", "run"]

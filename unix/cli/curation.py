@@ -176,8 +176,7 @@ def build(
         return
     from unix.data.shards import ShardsConfig, build_shards
 
-    names = tuple(name for group in sets or () for name in group.split(",") if name)
-    options = given(store=store, sets=names or None, out=out, prompt_version=prompt, model=model, workers=workers)
+    options = given(store=store, sets=_names(sets), out=out, prompt_version=prompt, model=model, workers=workers)
     present(build_shards(ShardsConfig.build(options)), json)
 
 
@@ -193,3 +192,56 @@ def verify(
     present(summary, json)
     if summary.problems:
         raise ShardError(f"{folder}: {len(summary.problems)} problems, first: {summary.problems[0]}")
+
+
+@shards.command()
+def latents(
+    vae: Annotated[str, typer.Option(metavar="DIR", help="A checkpoint, or a folder with a VAE.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Generation sets; default: every one there.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one forward pass.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Encode generation sets once, so that training skips the VAE."""
+    from unix.training.latents import LatentsConfig, precompute_latents
+
+    options = given(vae=vae, shards=shards or f"{store}/shards", sets=_names(sets), batch=batch)
+    present(precompute_latents(LatentsConfig.build(options)), json)
+
+
+@export.command()
+def reports(
+    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    store: StoreOption = DEFAULT_STORE,
+    prompt: PromptOption = None,
+    model: ModelOption = None,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only accepted, flagged, rejected or failed.")] = None,
+    flag: Annotated[str | None, typer.Option(metavar="NAME", help="Only reports that carry this flag.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only train, validate or test.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Write raw and cleaned reports, one row per study."""
+    from unix.data.export import ExportReportsConfig, export_reports
+
+    options = given(
+        store=store,
+        out=out,
+        prompt_version=prompt,
+        model=model,
+        source=source,
+        status=status,
+        flag=flag,
+        split=split,
+    )
+    present(export_reports(ExportReportsConfig.build(options)), json)
+
+
+def _names(groups: list[str] | None) -> tuple[str, ...] | None:
+    """`["a,b", "c"]` as `("a", "b", "c")`; None where there is none."""
+    return tuple(name for group in groups or () for name in group.split(",") if name) or None

@@ -1,6 +1,7 @@
 """The command `unix demo`: the flows of `pipelines` on a phantom, in a Prefect API of its own, then the report."""
 
 import json as jsonlib
+import logging
 import os
 import shutil
 import time
@@ -35,6 +36,8 @@ def demo(
     work = work.absolute()
     _claim(work, {"seed": seed, "size": size, "version": __version__})
     _use_a_prefect_of_our_own(work / "prefect")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_RunFormatter())
 
     from pipelines.demo import STAGES, demo
 
@@ -61,6 +64,18 @@ def demo(
     )
     present(summary, json)
     typer.echo(f"\nThe report: {summary.report_html}")
+
+
+class _RunFormatter(logging.Formatter):
+    """Time, the name of the flow or task run that speaks, what it says."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s  %(run)-24s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Fill in the run's name, which Prefect adds to the records of its runs."""
+        record.run = getattr(record, "task_run_name", None) or getattr(record, "flow_run_name", None) or record.name
+        return super().format(record)
 
 
 def _claim(work: Path, identity: dict[str, Any]) -> None:

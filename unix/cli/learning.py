@@ -1,11 +1,14 @@
 """Commands from shards to reports, images and metrics."""
 
 import os
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
+from unix.errors import WeightsError
 from unix.records import Task
 
 CheckpointOption = Annotated[
@@ -139,3 +142,20 @@ def evaluate(
 
         summary = evaluate_generation(EvaluateConfig.build(options))
     present(summary, json)
+
+
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings of another implementation.")],
+    json: JsonOption = None,
+) -> None:
+    """Compare with another implementation's recordings."""
+    from unix.model.parity import compare
+
+    quantities = compare(folder)
+    for quantity in quantities:
+        verdict = "ok" if quantity.within else "OUT OF TOLERANCE"
+        typer.echo(f"{quantity.name:<60}  {quantity.max_abs:9.2e}  {quantity.max_rel:9.2e}  {verdict}")
+    outside = [quantity.name for quantity in quantities if not quantity.within]
+    write({"quantities": [asdict(quantity) for quantity in quantities], "out_of_tolerance": len(outside)}, json)
+    if outside:
+        raise WeightsError(f"{len(outside)} of {len(quantities)} quantities out of tolerance, first: {outside[0]}")
