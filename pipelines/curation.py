@@ -25,7 +25,7 @@ def ingest(source: Source, root: str, store: str | None = None) -> CommandSummar
     return summary
 
 
-@flow(name="clean-reports")
+@flow(name="clean-reports", flow_run_name="clean-reports")
 def clean_reports(
     store: str | None = None,
     endpoint: str | None = None,
@@ -75,7 +75,7 @@ def clean_reports(
     return [part.result() for part in running]
 
 
-@flow(name="build-splits")
+@flow(name="build-splits", flow_run_name="build-splits")
 def build_splits(store: str | None = None) -> CommandSummary:
     """Assign every usable image to train, validate or test, by subject.
 
@@ -85,7 +85,7 @@ def build_splits(store: str | None = None) -> CommandSummary:
     return run("splits", store=store)
 
 
-@flow(name="build-shards")
+@flow(name="build-shards", flow_run_name="build-shards")
 def build_shards(store: str | None = None, sets: list[str] | None = None, out: str | None = None) -> CommandSummary:
     """Write the shard sets that training streams.
 
