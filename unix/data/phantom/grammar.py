@@ -27,12 +27,20 @@ _LUNGS = frozenset(
 )
 
 
-class _ClassPhrases(Config):
-    severity: dict[str, str]
+class _Wording(Config):
     seen: list[str]
     doubted: list[str]
     stated: list[str]
     suspected: list[str]
+
+
+class _ClassPhrases(_Wording):
+    severity: dict[str, str]
+    both: _Wording | None = None
+
+    def wording(self, side: Side) -> _Wording:
+        """The phrases for this side."""
+        return self.both if side == Side.BOTH and self.both is not None else self
 
 
 class _DevicePhrases(Config):
@@ -112,15 +120,16 @@ def count_phrasings(finding: Finding) -> int:
     book = phrases()
     if finding.device is not None:
         return sum(_count(_parsed(text), _slots(book, finding)) for text in book.devices[finding.device].seen)
-    own = book.classes[finding.name]
-    return sum(
-        _count(_parsed(text), _slots(book, finding)) for text in (own.doubted if finding.uncertain else own.seen)
-    )
+    own = book.classes[finding.name].wording(finding.side)
+    texts = own.doubted if finding.uncertain else own.seen
+    return sum(_count(_parsed(text), _slots(book, finding)) for text in texts)
 
 
 def expand(text: str, slots: Mapping[str, str], draws: Draws) -> str:
     """One reading of a phrase, its choices drawn and its slots filled."""
-    return _walk(_parsed(text), slots, draws)
+    words: list[str] = []
+    _walk(_parsed(text), slots, draws, words)
+    return "".join(words)
 
 
 def _tell(book: Phrases, findings: tuple[Finding, ...], labels: Labels, draws: Draws) -> tuple[str, ...]:
@@ -167,7 +176,7 @@ def _sentence(book: Phrases, finding: Finding, draws: Draws, *, impression: bool
         device = book.devices[finding.device]
         options = device.stated if impression else device.seen
     else:
-        own = book.classes[finding.name]
+        own = book.classes[finding.name].wording(finding.side)
         if finding.uncertain:
             options = own.suspected if impression else own.doubted
         else:
@@ -181,7 +190,6 @@ def _slots(book: Phrases, finding: Finding) -> dict[str, str]:
     return {
         "severity": own.severity[finding.severity] if own else "",
         "side": finding.side.value,
-        "wall": finding.side.value,
         "zone": finding.zone.value,
         "zone_words": book.zone_words.get(finding.zone, ""),
         "at": book.at[number],
@@ -193,7 +201,8 @@ def _slots(book: Phrases, finding: Finding) -> dict[str, str]:
 def _capital(sentence: str) -> str:
     if "  " in sentence or " -" in sentence:
         sentence = sentence.replace(" -sided", "-sided").replace("  ", " ")
-    sentence = _ARTICLE.sub(r"\1n ", sentence)
+    if "a " in sentence or sentence.startswith("A "):
+        sentence = _ARTICLE.sub(r"\1n ", sentence)
     return sentence[:1].upper() + sentence[1:]
 
 
@@ -223,17 +232,19 @@ def _parse_sequence(tokens: list[str], position: int) -> tuple[Node, int]:
         else:
             parts.append(_Slot(token[1:-1]) if token.startswith("{") else token)
         position += 1
-    return tuple(parts), position
+    return (parts[0] if len(parts) == 1 else tuple(parts)), position
 
 
-def _walk(node: Node, slots: Mapping[str, str], draws: Draws) -> str:
+def _walk(node: Node, slots: Mapping[str, str], draws: Draws, words: list[str]) -> None:
     if isinstance(node, str):
-        return node
-    if isinstance(node, _Slot):
-        return _walk(_parsed(slots[node.name]), slots, draws)
-    if isinstance(node, _Choice):
-        return _walk(draws.choose(node.options), slots, draws)
-    return "".join([_walk(part, slots, draws) for part in node])
+        words.append(node)
+    elif isinstance(node, _Choice):
+        _walk(draws.choose(node.options), slots, draws, words)
+    elif isinstance(node, _Slot):
+        _walk(_parsed(slots[node.name]), slots, draws, words)
+    else:
+        for part in node:
+            _walk(part, slots, draws, words)
 
 
 def _count(node: Node, slots: Mapping[str, str]) -> int:

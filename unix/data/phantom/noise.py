@@ -196,8 +196,10 @@ class _Writer:
         return self._draws.chance(_SHARES[category])
 
     def _say(self, phrases: list[str]) -> str:
-        text = expand(self._draws.choose(phrases), self._clock(), self._draws)
-        return " ".join(text.split()).replace(".m..", ".m.")
+        phrase = self._draws.choose(phrases)
+        if "{clock}" not in phrase:
+            return expand(phrase, {}, self._draws)
+        return expand(phrase, self._clock(), self._draws).replace(".m..", ".m.")
 
     def _clock(self) -> dict[str, str]:
         hour, minute = 1 + self._draws.below(12), self._draws.below(60)
@@ -205,14 +207,12 @@ class _Writer:
 
 
 def _wrapped(text: str) -> str:
-    """The text in lines of at most `_WIDTH` characters, each after one space."""
+    """Single-spaced text in lines of at most `_WIDTH` characters, each after one space."""
     lines: list[str] = []
-    line = ""
-    for word in text.split():
-        if line and len(line) + 1 + len(word) > _WIDTH:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    lines.append(line)
-    return "\n".join(" " + line for line in lines)
+    start = 0
+    while len(text) - start > _WIDTH:
+        stop = text.rfind(" ", start, start + _WIDTH + 1)
+        lines.append(f" {text[start:stop]}")
+        start = stop + 1
+    lines.append(f" {text[start:]}")
+    return "\n".join(lines)

@@ -52,7 +52,6 @@ class StudyPlan:
     split: Split
     date: str
     time: str
-    age_decade: int
     findings: tuple[Finding, ...]
     views: tuple[View, ...]
 
@@ -81,7 +80,6 @@ def plan_study(
         split=_split(subject, shares),
         date=f"{2110 + subject.below(80) + index - first:04d}{1 + moment.below(12):02d}{1 + moment.below(28):02d}",
         time=f"{moment.below(24):02d}{moment.below(60):02d}{moment.below(60):02d}.{moment.below(1000):03d}",
-        age_decade=2 + subject.below(7),
         findings=draw_findings(seed, content),
         views=_draw_views(seed, index, content, image_size),
     )
