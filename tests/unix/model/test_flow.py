@@ -1,7 +1,7 @@
 """Identities of the flow."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unix.model import flow
@@ -23,6 +23,7 @@ def test_the_path_runs_from_clean_to_noise() -> None:
     torch.testing.assert_close(ends[2], 0.75 * clean[2] + 0.25 * noise[2])
 
 
+@settings(deadline=None)
 @given(start=times, end=times)
 def test_one_step_along_the_true_velocity_is_exact(start: float, end: float) -> None:
     clean, noise = pair()
@@ -31,6 +32,7 @@ def test_one_step_along_the_true_velocity_is_exact(start: float, end: float) -> 
     torch.testing.assert_close(stepped, at_end, atol=1e-5, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(time=times, shift=shifts)
 def test_shifting_back_undoes_a_shift(time: float, shift: float) -> None:
     there = flow.shift_time(torch.tensor(time, dtype=torch.float64), shift)
