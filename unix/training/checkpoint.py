@@ -1,7 +1,6 @@
-"""A run's folder on disk: whole checkpoints `step-<N>/`, published by rename, and the reasons not to resume from one."""
+"""A run's folder on disk: whole checkpoints `step-<N>/`, published by rename; reasons not to resume from one."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +63,7 @@ def read_meta(folder: Path) -> Meta:
 
 
 def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a folder aside, add `meta.json`, then rename it to `step-<N>`; a crash leaves no half checkpoint."""
+    """Let `write` fill a folder aside, add `meta.json`, rename it to `step-<N>`: a crash leaves no half checkpoint."""
     target = step_folder(run_dir, meta.step)
     aside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -73,7 +72,7 @@ def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> P
     (aside / META_FILE).write_text(json.dumps(meta.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
-    os.replace(aside, target)
+    aside.replace(target)
     return target
 
 

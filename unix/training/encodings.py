@@ -1,4 +1,4 @@
-"""What frozen networks make of the training images: latents' moments, alignment features. In the loop, once, or from shards."""
+"""What frozen networks make of the training images (latents, alignment features): each step, once, or from shards."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -100,7 +100,8 @@ def codec_moments(codec: ImageCodec) -> ImageFunction:
 
     @torch.no_grad()
     def encode(images: Sequence[Pixels]) -> Tensor:
-        return torch.cat(codec.moments(codec_pixels(images, codec.channels)), dim=1)
+        pixels = codec_pixels(images, codec.channels).to(codec.scale_C.device)
+        return torch.cat(codec.moments(pixels), dim=1)
 
     return encode
 

@@ -1,14 +1,36 @@
-"""Where the ranks of a run meet: sums of counts and gradients, and who writes to disk. One process is a world of one."""
+"""Where the ranks of a run meet: sums of counts and gradients, who writes. One process is a world of one."""
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which rank a process is, of how many, and where they meet."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    """Rank among this machine's processes: its GPU."""
+    rendezvous: str = "env://"
+    """Where torch.distributed gathers the ranks."""
+
+    @classmethod
+    def of_this_process(cls) -> "Place":
+        """As torchrun says in the environment; the only rank without it."""
+        rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
+        return cls(rank, world, local)
+
+
+_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 class Engine:
@@ -18,21 +40,23 @@ class Engine:
     rank with four micro-batches does what four ranks with one do.
     """
 
-    def __init__(self) -> None:
-        self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.rank, self.world = place.rank, place.world
+        self.device = torch.device("cuda", place.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
-    def __enter__(self) -> "Engine":
-        if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+    def __enter__(self) -> Self:
+        if self.world > 1:
+            dist.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo",
+                init_method=self._place.rendezvous,
+                rank=self.rank,
+                world_size=self.world,
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.world > 1 and dist.is_initialized():
+        if self.world > 1:
             dist.destroy_process_group()
 
     @property
@@ -66,7 +90,7 @@ class Engine:
             parameter.grad = piece.view_as(gradient)
 
     def sum_rows(self, rows: Tensor | None) -> Tensor:
-        """A table of which every rank filled its own rows and left zeros elsewhere; None where a rank had none to fill."""
+        """A table of which each rank filled its own rows and left zeros elsewhere (None: it had none to fill)."""
         if self.world == 1:
             if rows is None:
                 raise ValueError("a single process must fill every row")

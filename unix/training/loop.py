@@ -131,7 +131,7 @@ def run_steps(
             terms = dict(zip(terms, engine.sum_numbers(list(terms.values())), strict=True))
             if not math.isfinite(terms["loss"]):
                 raise UnixError(
-                    f"{label}: the loss of step {position.step + 1} is {terms['loss']}; resume with a lower learning rate, "
+                    f"{label}: the loss of step {position.step + 1} is {terms['loss']}; lower the rate, "
                     f"or look at this rank's samples {[sample.image_id for sample in samples[:8]]}"
                 )
             engine.sum_gradients(optimizer.parameters.values())

@@ -1,4 +1,4 @@
-"""AdamW over the trainable parameters, its learning-rate schedule, clipping, and an optional moving average of weights."""
+"""AdamW over the trainable parameters: its learning-rate schedule, clipping, an optional moving average of weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class OptimizerConfig(Config):
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     average_decay: float | None = None
-    """Decay of an exponential moving average of the weights, which is what a checkpoint then publishes; None = no average."""
+    """Decay of a moving average of the weights, which is what a checkpoint then publishes; None = no average."""
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -51,7 +51,7 @@ class Optimizer:
             self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     def step(self, step: int) -> tuple[float, float]:
-        """Apply the gathered gradients as optimizer step `step` (from 0); returns (gradient norm before clipping, rate)."""
+        """Apply the gathered gradients as step `step` (from 0); returns (gradient norm before clipping, rate)."""
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self._config.gradient_clip)
         rate = learning_rate_at(self._config, step, self._steps)
         for group in self._adamw.param_groups:

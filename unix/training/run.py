@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -12,7 +13,7 @@ from unix.config import Config
 from unix.data.pack import UnderstandingPacking
 from unix.data.stream import ShardReader
 from unix.data.tokenizer import Tokenizer
-from unix.errors import ConfigError
+from unix.errors import ConfigError, Interrupted
 from unix.model.alignment import AlignmentEncoder, AlignmentProjector, RadDinoEncoder, TowerEncoder
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
@@ -30,11 +31,12 @@ from unix.training.encodings import (
     alignment_features,
     codec_moments,
 )
-from unix.training.engine import Engine
+from unix.training.engine import Engine, Place
 from unix.training.fit import Fit, fit
 from unix.training.loop import Objective
 from unix.training.metrics import read_metrics
 from unix.training.objectives import GenerationObjective, UnderstandingObjective
+from unix.training.processes import local_ranks
 from unix.training.stages import GenerationStageConfig, Stage, TrainConfig, packing_of
 from unix.training.warm_start import NOTE, warm_start
 
@@ -69,11 +71,11 @@ def train(config: TrainConfig) -> TrainSummary:
         Interrupted: on SIGTERM or SIGINT, after saving.
     """
     started = time.perf_counter()
-    with Engine() as engine:
-        if config.stage == Stage.WARM_START:
-            trained, meta = _warm_start(config, engine)
-        else:
-            trained, meta = _train_stage(config, engine)
+    if config.stage == Stage.WARM_START:
+        trained, meta = _warm_start(config, Engine(Place.of_this_process()))
+    else:
+        with local_ranks(_follow, config, config.processes) as place:
+            trained, meta = _train_stage(config, place)
     rows = read_metrics(config.run_dir)
     last = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     return TrainSummary(
@@ -101,11 +103,24 @@ def _warm_start(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     return count + sum(value.numel() for value in made.codec.parameters()), meta
 
 
-def _train_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
+def _follow(config: TrainConfig, place: Place) -> None:
+    """Body of the ranks that this machine's rank 0 starts."""
+    # Rank 0 says why a run stopped.
+    with suppress(Interrupted):
+        _train_stage(config, place)
+
+
+def _train_stage(config: TrainConfig, place: Place) -> tuple[int, Meta]:
+    with Engine(place) as engine:
+        return _fit_stage(config, engine)
+
+
+def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     start = newest_step(Path(config.from_checkpoint or ""))
     model, codec = load_model(start)
     if model.config != config.model:
         raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
+    model.to(engine.device)
     tokenizer = Tokenizer.load(start)
     reader = ShardReader(Path(config.shards) / config.data_set, Split.TRAIN)
     packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
@@ -121,6 +136,7 @@ def _train_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
             model.copy_understanding_to_generation()
         if stage.autoencoder is not None:
             codec = load_codec(Path(stage.autoencoder))
+        codec.to(engine.device)
         alignment, encoder_note = _alignment(stage, model, config, reader, engine)
         notes += encoder_note
         objective = GenerationObjective(
@@ -203,9 +219,10 @@ def _alignment(
         encoder = TowerEncoder(model.vision)
     else:
         encoder = RadDinoEncoder.load(Path(wanted.encoder))
+    encoder.to(engine.device)
     projector = AlignmentProjector.build(
         model.config.decoder.hidden_size, wanted.projector_width, encoder.width, config.seed
-    )
+    ).to(engine.device)
     features = _encodings(alignment_features(encoder), stage.latents == "memory", reader, engine)
     note = f"{config.stage} aligned with {encoder.description}"
     logger.info("alignment encoder: %s", encoder.description)

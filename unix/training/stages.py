@@ -85,6 +85,8 @@ class TrainConfig(Config):
     """Samples per optimizer step over all ranks and micro-batches."""
     micro_batch: PositiveInt
     """Largest number of samples in one forward pass."""
+    processes: PositiveInt = 1
+    """Processes of this machine that share every batch where there is neither torchrun nor a GPU; one a core at most."""
     checkpoint_every: PositiveInt
     shards: str
     """Folder that holds the shard sets."""
@@ -141,7 +143,7 @@ def packing_of(config: TrainConfig) -> UnderstandingPacking:
 def load_stage(
     stage: str, *, preset: str = "tiny", config: str | None = None, overrides: tuple[str, ...] | list[str] = ()
 ) -> TrainConfig:
-    """The configuration of `stage`: the preset's `model.yaml` and `<stage>.yaml`, or a file of one's own, with overrides.
+    """The configuration of `stage`: a preset's `model.yaml` and `<stage>.yaml`, or a file of one's own; overrides last.
 
     Raises:
         ConfigError: no such preset or stage, or a value is refused.

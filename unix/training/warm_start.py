@@ -1,7 +1,7 @@
-"""Stage 0 of the tiny presets: stands in for Janus-Pro's pretrained weights, and says so in all that it writes.
+"""Stage 0 of the tiny presets: stands in for Janus-Pro's pretrained weights, and says so.
 
-Trains, from the training split alone, a tokenizer, a language model on the reports' text, the vision tower on attributes
-parsed from that text, and beside them, in a process of its own, the image autoencoder.
+Trains, from the training split alone, a tokenizer, a language model on the reports' text, the vision tower on
+attributes parsed from that text, and beside them, in a process of its own, the image autoencoder.
 """
 
 import math
@@ -28,11 +28,12 @@ from unix.records import Split, join_report
 from unix.training.attributes import AttributeTable
 from unix.training.checkpoint import Meta
 from unix.training.encodings import codec_pixels, resized
-from unix.training.engine import Engine
+from unix.training.engine import Engine, Place
 from unix.training.fit import Fit, fit
 from unix.training.loop import MicroBatch, Objective, StopSignal
 from unix.training.metrics import MetricsFile, read_metrics
 from unix.training.objectives import train_only
+from unix.training.processes import leave_with_parent
 from unix.training.stages import PartConfig, TrainConfig, WarmStartConfig, packing_of
 
 PARTS = "parts"
@@ -42,6 +43,7 @@ NOTE = (
     "on this data set's training split alone"
 )
 _IMAGES_MEASURED = 512
+_SECONDS_BETWEEN_LOOKS = 0.2
 _PROMPT_REPEATS = 100
 
 
@@ -179,14 +181,9 @@ class AutoencoderObjective:
         packed: list[MicroBatch] = []
         for start in range(0, len(samples), self._micro_batch):
             group = samples[start : start + self._micro_batch]
-            pixels = codec_pixels([sample.image for sample in group], self._codec.channels)
-            if pixels.shape[-1] != size:
-                pixels = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-            packed.append(
-                MicroBatch(
-                    (pixels, [sample.image_id for sample in group], step), len(group), pixels[:, 0].numel() // 256
-                )
-            )
+            pixels = resized(codec_pixels([sample.image for sample in group], self._codec.channels), size)
+            batch = (pixels, [sample.image_id for sample in group], step)
+            packed.append(MicroBatch(batch, len(group), len(group) * (size // DOWNSAMPLING) ** 2))
         return packed
 
     def losses(self, batch: tuple[Tensor, list[str], int], num_targets: float) -> AutoencoderLosses:
@@ -230,6 +227,7 @@ def warm_start(config: TrainConfig, engine: Engine) -> WarmStart:
             model = DualBranch.build(config.model, config.seed)
             text = TextObjective(model, tokenizer, packing, seed=config.seed, micro_batch=config.micro_batch)
             _fit_part("text", parts.text, text, model, config, reader, engine)
+            autoencoder.check()
             table = AttributeTable(reports)
             tower = AttributeObjective(model, table, packing, seed=config.seed, micro_batch=config.micro_batch)
             _fit_part("tower", parts.tower, tower, model, config, reader, engine)
@@ -283,13 +281,14 @@ def _fit_part(
 
 def _fit_autoencoder(config: TrainConfig, report: Connection) -> None:
     """Body of the second process: train the autoencoder, send None or the fault's text."""
+    leave_with_parent()
     torch.set_num_threads(1)
     parts = _parts_of(config)
     try:
         reader = ShardReader(Path(config.shards) / parts.autoencoder_set, Split.TRAIN)
         codec = FoldedVAE.build(parts.codec, config.seed)
         objective = AutoencoderObjective(codec, parts, seed=config.seed, micro_batch=config.micro_batch)
-        _fit_part("autoencoder", parts.autoencoder, objective, codec, config, reader, Engine())
+        _fit_part("autoencoder", parts.autoencoder, objective, codec, config, reader, Engine(Place()))
         _measure_latents(codec, reader, parts.autoencoder_sizes)
         save_module(Path(config.run_dir) / PARTS / "vae", codec, codec.config)
     except UnixError as fault:
@@ -317,6 +316,7 @@ class _AutoencoderProcess:
         self._folder = Path(config.run_dir) / PARTS
         context = multiprocessing.get_context("spawn")
         self._reports, sender = context.Pipe(duplex=False)
+        self._outcome: str | None = None
         self._process = context.Process(target=_fit_autoencoder, args=(config, sender), name="autoencoder")
 
     def __enter__(self) -> Self:
@@ -329,18 +329,25 @@ class _AutoencoderProcess:
             self._process.terminate()
         self._process.join()
 
+    def check(self) -> None:
+        """Raise the fault that ended it, if there has been one by now."""
+        if self._reports.poll():
+            self._outcome = self._reports.recv()
+        elif self._process.exitcode not in (None, 0):
+            self._outcome = f"it ended with exit status {self._process.exitcode}"
+        if self._outcome is not None:
+            raise UnixError(f"the autoencoder's process failed: {self._outcome}")
+
     def result(self) -> FoldedVAE:
         """Wait for the trained autoencoder."""
         with StopSignal() as stop:
-            while not self._reports.poll(0.2) and self._process.is_alive():
+            while self._process.is_alive():
+                self._process.join(_SECONDS_BETWEEN_LOOKS)
                 if stop.raised:
                     self._process.terminate()
-        self._process.join()
-        fault = self._reports.recv() if self._reports.poll() else f"exit status {self._process.exitcode}"
         if stop.raised:
             raise Interrupted("stage0 stopped on request after saving its parts; continue with --resume")
-        if fault is not None:
-            raise UnixError(f"the autoencoder's process failed: {fault}")
+        self.check()
         codec = load_codec(self._folder)
         if not isinstance(codec, FoldedVAE):
             raise WeightsError(f"{self._folder} holds another autoencoder than the one that stage0 trains")

@@ -181,3 +181,26 @@ def test_a_loss_that_is_not_finite_stops_the_run(configure, warm, tmp_path):
     optimizer = {"learning_rate": 1e12, "eps": 1e-8, "gradient_clip": 1e12}
     with pytest.raises(UnixError, match=r"the loss of step \d is (nan|inf)"):
         train(configure("stage1", tmp_path, from_checkpoint=warm.checkpoint, optimizer=optimizer))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_two_processes_do_what_one_does(stage, configure, read, tmp_path):
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        train(configure(stage, folder, from_checkpoint=read.checkpoint, processes=processes))
+    for one, other in zip(rows_of(tmp_path / "1"), rows_of(tmp_path / "2"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+def test_a_run_of_two_processes_resumes_on_one(configure, read, tmp_path, at_step):
+    def config(folder: str, **changes: Any):
+        return configure("stage1", tmp_path / folder, from_checkpoint=read.checkpoint, **changes)
+
+    train(config("whole"))
+    at_step(4, crash)
+    with pytest.raises(MemoryError):
+        train(config("cut", processes=2))
+    train(config("cut", processes=1, resume=True))
+    losses = [[row["loss"] for row in rows_of(tmp_path / name)] for name in ("cut", "whole")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
