@@ -157,7 +157,7 @@ def _sets(shards: str) -> list[str]:
 
 
 def _curves(stages: Sequence[Run]) -> tuple[page.StageCurves, ...]:
-    """One chart per stage, or per part of it; a checkpoint hands its notes on, so each is shown where it first occurs."""
+    """One chart per stage or part of it. Checkpoints hand their notes on; each is shown where it first occurs."""
     charts: list[page.StageCurves] = []
     shown: set[str] = set()
     for stage in stages:

@@ -5,13 +5,18 @@ never imports torch: workers are forked from a server process that does so once.
 """
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from unix.data.images import Pixels
+from unix.errors import UnixError
 from unix.evaluation.settings import CheckpointFacts, PredictorConfig
 from unix.progress import Progress
 
@@ -72,10 +77,16 @@ class PredictorPool:
         self, task: Callable[..., list[Result]], calls: list[tuple[Any, ...]], total: int, label: str
     ) -> list[Result]:
         results: list[Result] = []
-        with Progress(label, total) as progress:
-            for part in self._executor.map(task, *zip(*calls, strict=True)):
-                results += part
-                progress.advance(len(part))
+        try:
+            with Progress(label, total) as progress:
+                for part in self._executor.map(task, *zip(*calls, strict=True)):
+                    results += part
+                    progress.advance(len(part))
+        except BrokenProcessPool as error:
+            raise UnixError(
+                f"{label}: a worker process died after {len(results)} of {total} samples, most likely for want of "
+                "memory: lower --batch or --processes"
+            ) from error
         return results
 
 
@@ -94,9 +105,19 @@ _worker: _Worker | None = None
 
 def _configure(config: PredictorConfig, count: "Synchronized[int]") -> None:
     global _worker
+    # Ctrl-C is the parent's to handle; should the parent be killed, nobody would ever stop us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     with count.get_lock():
         _worker = _Worker(config, count.value)
         count.value += 1
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _loaded() -> "Predictor":

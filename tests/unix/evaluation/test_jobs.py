@@ -16,6 +16,7 @@ from unix.evaluation.generation import evaluate_generation
 from unix.evaluation.predict import DescribeConfig, GenerateConfig, describe_images, generate_images
 from unix.evaluation.results import EvaluateConfig, EvaluationSummary
 from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
+from unix.records import Task
 
 QUICK = {"max_new_tokens": 6, "num_steps": 2, "resamples": 20}
 
@@ -153,3 +154,14 @@ def test_faults_in_a_worker_reach_the_caller_as_they_are(checkpoint: Path, tmp_p
     with pytest.raises(ConfigError, match="empty"):
         generate_images(GenerateConfig.build({**config, "checkpoint": str(checkpoint), "prompts": ["x", " "]}))
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_sets_the_one_trained_on_is_taken(checkpoint: Path, shard_sets: Path, tmp_path: Path) -> None:
+    for name in ("generation-32", "generation-64"):
+        (tmp_path / name).symlink_to(shard_sets / "generation-32")
+    config = EvaluateConfig(checkpoint=str(checkpoint), shards=str(tmp_path))
+    assert results.open_set(config, Task.GENERATION, "generation-64").folder.name == "generation-64"
+    named = config.model_copy(update={"data_set": "generation-32"})
+    assert results.open_set(named, Task.GENERATION, "generation-64").folder.name == "generation-32"
+    with pytest.raises(ConfigError, match="generation-32, generation-64"):
+        results.open_set(config, Task.GENERATION, "understanding-64")
