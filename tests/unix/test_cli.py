@@ -149,6 +149,15 @@ def test_commands_that_compute_take_json(capsys: pytest.CaptureFixture[str]) -> 
             assert "--json" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("images", ["--images", "--no-images"])
+def test_a_phantom_is_ingested_whole(images: str, tmp_path: Path) -> None:
+    phantom, summary = str(tmp_path / "phantom"), tmp_path / "ingest.json"
+    store = str(tmp_path / "store")
+    assert run(["phantom", "--studies", "5", "--out", phantom, "--image-size", "32", images]) == 0
+    assert run(["ingest", "--source", "phantom", "--root", phantom, "--store", store, "--json", str(summary)]) == 0
+    assert json.loads(summary.read_text())["studies_kept"] == 5
+
+
 def test_help_loads_nothing_heavy(repository: Path) -> None:
     program = (
         "import sys; from unix.cli import run; status = run(['--help']);"

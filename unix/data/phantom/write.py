@@ -6,6 +6,7 @@ bytes. Work is split into partitions of consecutive studies, one process each; t
 
 import gzip
 import io
+import json
 import multiprocessing
 import os
 import shutil
@@ -32,6 +33,7 @@ _PARTITION_WITH_IMAGES = 50
 _JPEG_QUALITY = 95
 _POOL_FOLDER = ".pool"
 _REPORTS_ZIP = "mimic-cxr-reports.zip"
+_DESCRIPTION_FILE = "phantom.json"
 
 _METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
@@ -131,6 +133,8 @@ def write_phantom(config: PhantomConfig) -> PhantomSummary:
     for name, header in _HEADERS.items():
         lines = [header, *(line for part in written for line in part.lines[name])]
         _write_if_changed(out / name, gzip.compress(("\n".join(lines) + "\n").encode(), compresslevel=4, mtime=0))
+    described = config.model_dump(exclude={"out", "workers"})
+    _write_if_changed(out / _DESCRIPTION_FILE, (json.dumps(described, indent=2) + "\n").encode())
     return PhantomSummary(
         out=str(out),
         studies=sum(part.studies for part in written),
