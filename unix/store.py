@@ -268,8 +268,9 @@ class Store:
         content = ["job", "source", "item", "reason", "detail"]
         rows = _rejection_rows(rejections).unique(subset=KEYS["rejections"], keep="last").sort(content)
         mine = pl.all_horizontal(pl.col(column) == value for column, value in where.items())
+        self.create("rejections")
         written = self.scan("rejections").filter(mine).select(content).sort(content).collect()
-        if self.version("rejections") is None or not written.equals(rows.select(content)):
+        if not written.equals(rows.select(content)):
             self.replace("rejections", rows, where)
 
     def _table_uri(self, table: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
@@ -17,6 +18,10 @@ from unix.data.sources.image_header import ImageHeader
 from unix.errors import ImageError
 
 Values = npt.NDArray[np.float64]
+
+# Files break the standard's rules on values in a hundred ways that do not touch the picture, and pydicom's warnings
+# quote the values, which may name a patient.
+pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 
 def dicom_header(path: Path) -> ImageHeader:
