@@ -22,7 +22,7 @@ from unix.errors import ShardError
 
 
 class Purpose(IntEnum):
-    """Separates the random streams of one sample at one step; the numbers are frozen, since resumed runs rely on them."""
+    """Separates the random streams of one sample at one step; frozen numbers, since resumed runs rely on them."""
 
     PROMPT = 1
     CAPTION_DROPOUT = 2
@@ -83,7 +83,7 @@ class ReportSample(Protocol):
 
 def normalised_pixels(images: Sequence[npt.NDArray[np.uint8]], mean: float, std: float) -> Tensor:
     """Grey uint8 [S, S] images as float32 B3SS, (x / 255 - mean) / std on three identical channels."""
-    pixels_BSS = torch.from_numpy(np.stack(images)).float().div_(255.0).sub_(mean).div_(std)
+    pixels_BSS = torch.as_tensor(np.stack(images)).float().div_(255.0).sub_(mean).div_(std)
     return pixels_BSS[:, None].expand(-1, 3, -1, -1)
 
 
@@ -212,7 +212,7 @@ def pack_generation(
         caption_ids_BL=_pad(rows, tokenizer.eos),
         caption_length_B=torch.tensor([len(row) for row in rows]),
         latent_BChw=latent_BChw,
-        noise_BChw=torch.from_numpy(np.stack(noise)),
+        noise_BChw=torch.as_tensor(np.stack(noise)),
         time_B=torch.tensor(times, dtype=torch.float32),
         alignment_BTE=alignment_BTE,
     )
@@ -229,7 +229,7 @@ def posterior_noise(keys: Sequence[str], shape: tuple[int, ...], *, seed: int, s
     draws = [
         sample_generator(seed, step, key, Purpose.POSTERIOR).standard_normal(shape, dtype=np.float32) for key in keys
     ]
-    return torch.from_numpy(np.stack(draws))
+    return torch.as_tensor(np.stack(draws))
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -42,12 +42,13 @@ class Tokenizer:
         self._backend = backend
         backend.no_truncation()
         backend.no_padding()
-        missing = [name for name in special.names() if backend.token_to_id(name) is None]
+        ids = {name: backend.token_to_id(name) for name in special.names()}
+        missing = [name for name, number in ids.items() if number is None]
         if missing:
             raise WeightsError(
                 f"the tokenizer lacks the special tokens {missing}; take the file that the weights came with"
             )
-        self.bos, self.eos, self.boi, self.eoi = (backend.token_to_id(name) for name in special.names())
+        self.bos, self.eos, self.boi, self.eoi = (number for number in ids.values() if number is not None)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":

@@ -59,7 +59,8 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
 
     def save(at: Position) -> None:
         if engine.is_main:
-            meta = run.meta.model_copy(update={"step": at.step, "loader": dataclasses.asdict(at.loader)})
+            loader = None if at.loader is None else dataclasses.asdict(at.loader)
+            meta = run.meta.model_copy(update={"step": at.step, "loader": loader})
 
             def write(folder: Path) -> None:
                 save_state(folder, optimizer.state())

@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple, Protocol, Self
@@ -108,7 +109,8 @@ def run_steps(
         Interrupted: on SIGTERM or SIGINT, after saving.
         UnixError: a loss is not finite; nothing of that step is applied.
     """
-    with StopSignal() as stop, Progress(label, steps - position.step) as progress:
+    watched = Progress(label, steps - position.step) if engine.is_main else nullcontext()
+    with StopSignal() as stop, watched as progress:
         while position.step < steps:
             started = time.perf_counter()
             samples, loader = next(stream)
@@ -149,7 +151,8 @@ def run_steps(
                         "data_wait_seconds": waited,
                     },
                 )
-            progress.advance(note=f"loss {terms['loss']:.3f}")
+            if progress is not None:
+                progress.advance(note=f"loss {terms['loss']:.3f}")
             if stopping or position.step % checkpoint_every == 0 or position.step == steps:
                 save(position)
             if stopping and position.step < steps:

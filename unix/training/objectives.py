@@ -116,7 +116,8 @@ class GenerationObjective:
         output = self._model.generation(batch, capture_layer=layer)
         aligned: Tensor | None = None
         if self._alignment is not None and output.captured_BTE is not None and batch.alignment_BTE is not None:
-            aligned = self._alignment.loss(output.captured_BTE, batch.alignment_BTE, batch.latent_BChw.shape[-2:])
+            rows, columns = batch.latent_BChw.shape[-2:]
+            aligned = self._alignment.loss(output.captured_BTE, batch.alignment_BTE, (rows, columns))
         weight = 0.0 if self._alignment is None else self._alignment.weight
         target = velocity_target(batch.latent_BChw, batch.noise_BChw)
         return generation_losses(output.velocity_BChw, target, aligned, weight, num_targets)

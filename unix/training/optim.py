@@ -101,4 +101,6 @@ class Optimizer:
         # A young average would remember the initial weights: let it follow closely at first.
         decay = min(self._config.average_decay or 0.0, (1 + step) / (10 + step))
         averages = list(self._average.values())
-        torch._foreach_lerp_(averages, [self.parameters[name].detach() for name in self._average], 1.0 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]: torch's only fused lerp
+            averages, [self.parameters[name].detach() for name in self._average], 1.0 - decay
+        )

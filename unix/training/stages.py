@@ -53,6 +53,8 @@ class PartConfig(Config):
     """One part of stage 0; what it does not say is as in the stage's own configuration."""
 
     steps: PositiveInt
+    global_batch: PositiveInt | None = None
+    """Samples per step where the stage's own number does not suit."""
     learning_rate: float
     decay_steps: int = 0
 
@@ -86,7 +88,7 @@ class TrainConfig(Config):
     micro_batch: PositiveInt
     """Largest number of samples in one forward pass."""
     processes: PositiveInt = 1
-    """Processes of this machine that share every batch where there is neither torchrun nor a GPU; one a core at most."""
+    """Processes of this machine that share every batch where there is no torchrun and no GPU; one a core at most."""
     checkpoint_every: PositiveInt
     shards: str
     """Folder that holds the shard sets."""

@@ -271,7 +271,7 @@ def _fit_part(
             update={"learning_rate": part.learning_rate, "decay_steps": part.decay_steps}
         ),
         reader=reader,
-        global_batch=config.global_batch,
+        global_batch=part.global_batch or config.global_batch,
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
         write_model=lambda folder: save_file(dict(module.state_dict()), folder / f"{name}.safetensors"),
