@@ -32,7 +32,7 @@ JOB = "ingest"
 
 _STUDIES_PER_COMMIT = 25_000
 _STUDIES_PER_TASK = 250
-_READERS = 4  # threads that wait for the disk; one process parses 30,000 reports a second
+_READERS = 4  # threads that wait for the disk; one thread parses 30,000 reports a second
 
 
 class IngestConfig(Config):
@@ -213,7 +213,8 @@ def _read_into(
     with Progress("reading studies", pending.height) as progress, ThreadPoolExecutor(_READERS) as readers:
         for part in pending.iter_slices(_STUDIES_PER_COMMIT):
             changed: list[Study] = []
-            tasks = (list(listing.records(task)) for task in part.iter_slices(_STUDIES_PER_TASK))
+            listed = list(listing.records(part))
+            tasks = (listed[start : start + _STUDIES_PER_TASK] for start in range(0, len(listed), _STUDIES_PER_TASK))
             for readings in readers.map(read, tasks):
                 for reading in readings:
                     tally.refusals.extend(reading.refusals)
