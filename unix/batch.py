@@ -42,7 +42,7 @@ class UnderstandingBatch(_Movable):
     text_length_B: Tensor
     """int64 number of real positions of `text_ids_BL`."""
     target_ids_BL: Tensor
-    """int64 next-token targets, IGNORED (-100) where a position bears no loss: only answer positions (bos included) do."""
+    """int64 next-token targets; IGNORED (-100) where a position bears no loss: only answers (bos included) do."""
 
 
 @dataclass(frozen=True)
