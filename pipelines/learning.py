@@ -48,6 +48,7 @@ def evaluate(
     out: str | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    num_steps: int | None = None,
 ) -> CommandSummary:
     """Measure a checkpoint on the test split.
 
@@ -58,8 +59,17 @@ def evaluate(
         out: folder for the predictions.
         limit: at most so many samples.
         seed: of the drawn images and the intervals.
+        num_steps: Euler steps per drawn image.
     """
-    return run(f"evaluate {task}", checkpoint=checkpoint, shards=shards, out=out, limit=limit, seed=seed)
+    return run(
+        f"evaluate {task}",
+        checkpoint=checkpoint,
+        shards=shards,
+        out=out,
+        limit=limit,
+        seed=seed,
+        num_steps=num_steps,
+    )
 
 
 @flow(name="retrain", flow_run_name="retrain {preset}")
