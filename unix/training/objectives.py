@@ -9,9 +9,10 @@ from unix.data.pack import GenerationPacking, UnderstandingPacking, pack_generat
 from unix.data.stream import Sample
 from unix.data.tokenizer import Tokenizer
 from unix.model.dual_branch import DualBranch
-from unix.model.flow import velocity_target
+from unix.model.flow import interpolate, velocity_target
 from unix.records import join_report
 from unix.training.alignment import Alignment
+from unix.training.captions import RememberedCaptions
 from unix.training.encodings import LatentSource
 from unix.training.loop import MicroBatch
 from unix.training.losses import GenerationLosses, UnderstandingLosses, generation_losses, understanding_losses
@@ -76,12 +77,13 @@ class GenerationObjective:
         packing: GenerationPacking,
         latents: LatentSource,
         alignment: Alignment | None,
+        captions: RememberedCaptions | None = None,
         *,
         seed: int,
         micro_batch: int,
     ) -> None:
         self._model, self._tokenizer, self._packing = model, tokenizer, packing
-        self._latents, self._alignment = latents, alignment
+        self._latents, self._alignment, self._captions = latents, alignment, captions
         self._seed, self._micro_batch = seed, micro_batch
         self._trained = train_only(model, {name for name, _ in model.generation_parameters()})
 
@@ -113,7 +115,11 @@ class GenerationObjective:
         """Flow matching, and alignment where the stage has it."""
         batch = batch.to(self._model.head.weight.device)
         layer = None if self._alignment is None else self._alignment.layer
-        output = self._model.generation(batch, capture_layer=layer)
+        if self._captions is None:
+            output = self._model.generation(batch, capture_layer=layer)
+        else:
+            noised_BChw = interpolate(batch.latent_BChw, batch.noise_BChw, batch.time_B)
+            output = self._model.velocity(noised_BChw, batch.time_B, self._captions.of(batch), layer)
         aligned: Tensor | None = None
         if self._alignment is not None and output.captured_BTE is not None and batch.alignment_BTE is not None:
             rows, columns = batch.latent_BChw.shape[-2:]

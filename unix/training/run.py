@@ -20,6 +20,7 @@ from unix.model.latent import ImageCodec
 from unix.model.weights.native import load_codec, load_model, newest_step, save_model
 from unix.records import Split
 from unix.training.alignment import Alignment
+from unix.training.captions import RememberedCaptions
 from unix.training.checkpoint import Meta, newest_checkpoint, publish, read_meta, step_folder
 from unix.training.encodings import (
     ComputedEncodings,
@@ -145,6 +146,7 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
             stage.packing,
             LatentSource(_moments(stage, codec, config, reader, engine), codec, config.seed),
             alignment,
+            _captions(stage, model, tokenizer, reader) if stage.remember_captions else None,
             seed=config.seed,
             micro_batch=config.micro_batch,
         )
@@ -201,6 +203,14 @@ def _moments(
         folder = Path(config.shards) / f"{config.data_set}-latents"
         return ShardEncodings(ShardReader(folder, Split.TRAIN), reader)
     return _encodings(codec_moments(codec), stage.latents == "memory", reader, engine)
+
+
+def _captions(
+    stage: GenerationStageConfig, model: DualBranch, tokenizer: Tokenizer, reader: ShardReader
+) -> RememberedCaptions:
+    texts = sorted({reader.read(index).caption for index in range(reader.samples)})
+    ids = (encoded[: stage.packing.max_caption_tokens] for encoded in tokenizer.encode_batch(texts))
+    return RememberedCaptions(model, ((tokenizer.bos, *row, tokenizer.eos) for row in ids))
 
 
 def _alignment(

@@ -44,6 +44,8 @@ class GenerationStageConfig(Config):
     """Where latents come from: the set `<data_set>-latents`; encoded once into memory; or encoded in every step."""
     autoencoder: str | None = None
     """Folder of the image autoencoder where the starting checkpoint holds none (kl-f16)."""
+    remember_captions: bool = False
+    """Run the frozen understanding branch over each caption once and keep its keys and values in memory."""
     copy_understanding: bool = False
     """Start the generation branch as a copy of the understanding branch (stage 2)."""
     alignment: AlignmentConfig | None = None

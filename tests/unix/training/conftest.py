@@ -156,6 +156,7 @@ def configure(shards: Path) -> Configure:
                 "data_set": "generation-32",
                 "generation": {
                     "latents": "memory",
+                    "remember_captions": True,
                     "copy_understanding": True,
                     "alignment": {"layer": 1, "projector_width": 16},
                 },

@@ -204,3 +204,13 @@ def test_a_run_of_two_processes_resumes_on_one(configure, read, tmp_path, at_ste
     train(config("cut", processes=1, resume=True))
     losses = [[row["loss"] for row in rows_of(tmp_path / name)] for name in ("cut", "whole")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_remembered_captions_change_nothing_but_the_rounding(configure, read, tmp_path):
+    losses = []
+    for remember in (True, False):
+        generation = {"latents": "memory", "remember_captions": remember, "packing": {"caption_dropout": 0.5}}
+        config = configure("stage2", tmp_path / str(remember), from_checkpoint=read.checkpoint, generation=generation)
+        train(config)
+        losses.append([row["loss"] for row in rows_of(tmp_path / str(remember))])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
