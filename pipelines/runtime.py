@@ -5,7 +5,6 @@ signals, flows stay free of torch and of image and model libraries, and what Pre
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from unix.errors import UnixError
+from unix.parent import parent_environment
 
 Option = str | int | float | bool | Path | list[str] | None
-PARENT_VARIABLE = "UNIX_PARENT_PID"
-"""Tells the command whose end is its own end too, so that a killed flow leaves nothing running."""
 _SECONDS_TO_STOP = 60
 """How long a command may take to save its state when it is asked to stop."""
 
@@ -92,7 +90,7 @@ def run_command(
         last_lines: deque[str] = deque(maxlen=20)
         with subprocess.Popen(
             line,
-            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+            env=parent_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

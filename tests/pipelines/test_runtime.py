@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import runtime
 from pipelines.runtime import CommandError, CommandSummary, run_command, words
 
 
@@ -79,10 +78,3 @@ def test_a_command_is_stopped_when_its_log_fails(monkeypatch: pytest.MonkeyPatch
         run_command("train", "stage1", log=broken)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-
-
-def test_commands_name_their_parent() -> None:
-    """The variable's name is spelt here and in `unix.cli`, which flows cannot import."""
-    from unix.cli.frame import PARENT_VARIABLE
-
-    assert runtime.PARENT_VARIABLE == PARENT_VARIABLE

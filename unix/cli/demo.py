@@ -35,13 +35,18 @@ def demo(
     started = time.monotonic()
     work = work.absolute()
     _claim(work, {"seed": seed, "size": size, "version": __version__})
-    _use_a_prefect_of_our_own(work / "prefect")
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_RunFormatter())
+    home = work / "prefect"
+    _forget_the_users_prefect(home)
 
-    from pipelines.demo import STAGES, demo
+    from pipelines.server import temporary_api
 
-    outcome = demo(str(work), seed, size)
+    with temporary_api(home) as url:
+        os.environ["PREFECT_API_URL"] = url
+        from pipelines.demo import STAGES, demo
+
+        outcome = demo(str(work), seed, size)
     for task, evaluation in outcome.evaluations.items():
         path = work / "evaluation" / f"{task}.json"
         path.write_text(jsonlib.dumps(evaluation.values), encoding="utf-8")
@@ -96,19 +101,16 @@ def _claim(work: Path, identity: dict[str, Any]) -> None:
         mark.write_text(jsonlib.dumps(identity), encoding="utf-8")
 
 
-def _use_a_prefect_of_our_own(home: Path) -> None:
-    """Set up the environment, before Prefect is imported, for a temporary API on loopback.
+def _forget_the_users_prefect(home: Path) -> None:
+    """Set up the environment, before Prefect is imported, for a temporary API with everything in `home`.
 
-    It serves this process alone. The user's profile, server and database are neither read nor touched, and nothing is
-    reported anywhere.
+    The user's profile, server and database are neither read nor touched, and nothing is reported anywhere.
     """
     shutil.rmtree(home, ignore_errors=True)
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
     os.environ.update(
         PREFECT_HOME=str(home),
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="300",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         PREFECT_LOGGING_TO_API_ENABLED="false",
         DO_NOT_TRACK="1",

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -21,11 +20,10 @@ from typer.exceptions import TyperException
 from unix import __version__
 from unix.config import describe
 from unix.errors import Interrupted, UnixError
+from unix.parent import stop_with_parent
 
 FAILED, MISUSED = 1, 2
 _CLICK_INTERRUPTED = 130
-PARENT_VARIABLE = "UNIX_PARENT_PID"
-"""Set by whoever runs a command as a subprocess and wants it to stop when its parent is gone."""
 
 app = typer.Typer(
     name="unix",
@@ -137,7 +135,7 @@ def run(arguments: Sequence[str], commands: typer.Typer = app) -> int:
     _log_to_stderr()
     try:
         _stop_on_sigterm()
-        _stop_with_parent()
+        stop_with_parent()
         status = commands([word for word in arguments if word != "--debug"], prog_name="unix", standalone_mode=False)
         if status == _CLICK_INTERRUPTED:
             raise KeyboardInterrupt
@@ -200,17 +198,3 @@ def _stop_on_sigterm() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-
-
-def _stop_with_parent() -> None:
-    """End this process, as SIGTERM would, soon after the parent named in $UNIX_PARENT_PID has gone."""
-    parent = os.environ.pop(PARENT_VARIABLE, None)
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while os.getppid() == int(parent):
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -1,0 +1,81 @@
+"""A temporary Prefect API on loopback, for one process and never longer than it.
+
+Prefect starts such a server by itself where none is configured, but leaves it running when its owner is killed.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from unix.errors import UnixError
+from unix.parent import parent_environment, stop_with_parent
+
+LOOPBACK = "127.0.0.1"
+_SECONDS_TO_START = 300
+_SECONDS_TO_STOP = 10
+
+
+@contextmanager
+def temporary_api(home: Path) -> Generator[str]:
+    """Serve the API while the body runs, with its database and log in `home`; yields its URL.
+
+    Raises:
+        UnixError: the server did not start; the message names its log.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    port, log = _free_port(), home / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.server", str(port)],
+            env={**parent_environment(), "PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "false"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://{LOOPBACK}:{port}/api"
+        _await(url, server, log)
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(_SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    with httpx.Client(trust_env=False) as client:  # a configured proxy has no business on loopback
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get(f"{url}/health").is_success:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.1)
+    raise UnixError(f"the temporary Prefect server at {url} did not start; its log is {log}")
+
+
+def _serve(port: int) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(create_app(ephemeral=True), host=LOOPBACK, port=port, log_level="error")
+
+
+if __name__ == "__main__":
+    stop_with_parent()
+    _serve(int(sys.argv[1]))
