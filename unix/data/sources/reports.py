@@ -1,5 +1,6 @@
 """Reading one report from where a listing says it lies."""
 
+import os
 from pathlib import Path
 
 from unix.data.sources.archive import DamagedMember, read_member
@@ -33,9 +34,16 @@ def _content(root: Path, location: ReportLocation) -> bytes:
     try:
         if location.archive is not None:
             return read_member(root, location, MAX_REPORT_BYTES)
-        with (root / location.path).open("rb") as file:
-            return file.read(MAX_REPORT_BYTES)
+        # A file object costs three times what reading 600 bytes does.
+        file = os.open(f"{root}/{location.path}", os.O_RDONLY)
+        try:
+            content = os.read(file, MAX_REPORT_BYTES + 1)
+        finally:
+            os.close(file)
     except DamagedMember as error:
         raise RefusedReport(StudyFault.UNREADABLE, str(error)) from error
     except OSError as error:
         raise RefusedReport(StudyFault.UNREADABLE, error.strerror or "cannot be read") from error
+    if len(content) > MAX_REPORT_BYTES:
+        raise RefusedReport(StudyFault.TOO_LARGE, f"more than {MAX_REPORT_BYTES} bytes")
+    return content

@@ -42,3 +42,10 @@ def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
 
 def test_a_report_from_a_table_needs_no_file(tmp_path: Path) -> None:
     assert read_report(tmp_path, ReportLocation("table.csv", 0, text="FINDINGS: Clear.")) == "FINDINGS: Clear."
+
+
+def test_a_file_that_grew_since_it_was_listed_is_not_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "s1.txt").write_bytes(b"x" * (MAX_REPORT_BYTES + 1))
+    with pytest.raises(RefusedReport) as caught:
+        read_report(tmp_path, ReportLocation("s1.txt", 5))
+    assert caught.value.fault is StudyFault.TOO_LARGE
