@@ -34,9 +34,17 @@ SETTINGS: dict[Size, dict[Stage, list[str]]] = {
         "stage3": ["steps=4"],
     },
     "normal": {},
-    "long": {},
+    "long": {
+        "stage0": [
+            *("warm_start.text.steps=160", "warm_start.tower.steps=900", "warm_start.autoencoder.steps=1100"),
+            "steps=2160",
+        ],
+        "stage1": ["steps=700"],
+        "stage2": ["steps=1000"],
+        "stage3": ["steps=1800"],
+    },
 }
-"""What a size changes in the preset."""
+"""What a size changes in the preset; `long` takes about twice as many steps on twice as many studies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class DemoOutcome:
     evaluations: dict[Task, CommandSummary]
 
 
-@flow(name="demo", flow_run_name="demo of {size} size, seed {seed}")
+@flow(name="demo", flow_run_name="demo")
 def demo(work: str, seed: int, size: Size) -> DemoOutcome:
     """Phantom, ingest, clean, splits, shards, four stages, both evaluations; what a killed demo finished is kept.
 

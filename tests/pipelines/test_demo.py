@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.demo import SETS, SETTINGS, STAGES, Size
 from unix.cli import run
+from unix.training.stages import load_stage
 
 
 def demo(repository: Path, work: Path, summary: Path, *words: str) -> dict[str, Any]:
@@ -68,3 +70,11 @@ def test_another_seed_in_the_same_folder_is_refused(tmp_path: Path, capsys: pyte
 
 def test_two_sizes_at_once_are_refused(tmp_path: Path) -> None:
     assert run(["demo", "--work", str(tmp_path / "demo"), "--long", "--smoke"]) == 2
+
+
+@pytest.mark.parametrize("size", SETTINGS)
+def test_every_size_is_a_valid_configuration_on_the_sets_that_are_built(size: Size) -> None:
+    for stage in STAGES:
+        places = ["shards=shards", "run_dir=run", *(["from_checkpoint=start"] if stage != STAGES[0] else [])]
+        config = load_stage(stage, preset="tiny", overrides=[*places, *SETTINGS[size].get(stage, [])])
+        assert config.data_set in SETS

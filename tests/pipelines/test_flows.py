@@ -14,7 +14,7 @@ from prefect.states import Failed
 from pipelines import curation, learning, steps
 from pipelines.runtime import CommandError, CommandSummary
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+on_a_server = pytest.mark.usefixtures("prefect_server")
 
 OUTCOMES = {
     "ingest": {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom"},
@@ -47,6 +47,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     return emitted
 
 
+@on_a_server
 def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, dict[str, Any]]]) -> None:
     curation.curate("phantom", "source", store="here", sets=["understanding-64"])
     assert calls == [
@@ -61,12 +62,14 @@ def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, 
     ]
 
 
+@on_a_server
 def test_cleaning_fans_out_over_partitions(calls: list[Call]) -> None:
     assert len(curation.clean_reports("here", partitions=3)) == 3
     assert sorted(options["partition"] for _, _, options in calls) == ["0/3", "1/3", "2/3"]
     assert {options["store"] for _, _, options in calls} == {"here"}
 
 
+@on_a_server
 def test_nothing_new_is_no_event(
     calls: list[Call], events: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +80,7 @@ def test_nothing_new_is_no_event(
     assert not events
 
 
+@on_a_server
 def test_retrain_starts_each_stage_from_the_one_before(calls: list[Call]) -> None:
     learning.retrain("runs/champion", "tiny", "runs/next", shards="shards")
     assert [(command, *arguments) for command, arguments, _ in calls] == [
