@@ -62,8 +62,11 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, capsys: p
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_another_seed_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "demo.json").write_text(json.dumps({"seed": 1, "size": "normal", "version": "0.1.0"}))
+@pytest.mark.parametrize("mark", [json.dumps({"seed": 1, "size": "normal", "version": "0.1.0"}), "{damaged"])
+def test_another_demo_in_the_same_folder_is_refused(
+    mark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demo.json").write_text(mark)
     assert run(["demo", "--work", str(tmp_path), "--seed", "2"]) == 2
     assert "another demo" in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ import typer
 from unix import __version__
 from unix.cli.frame import JsonOption, present
 from unix.errors import ConfigError
+from unix.manifest import write_atomically
 
 _MARK = "demo.json"
 _LOOPBACK = "127.0.0.1,localhost"
@@ -49,8 +50,7 @@ def demo(
 
         outcome = demo(str(work), seed, size)
     for task, evaluation in outcome.evaluations.items():
-        path = work / "evaluation" / f"{task}.json"
-        path.write_text(jsonlib.dumps(evaluation.values), encoding="utf-8")
+        write_atomically(work / "evaluation" / f"{task}.json", jsonlib.dumps(evaluation.values).encode())
 
     from unix.evaluation.demo_report import DemoRun, report_demo
 
@@ -97,14 +97,13 @@ def _claim(work: Path, identity: dict[str, Any]) -> None:
     """
     mark = work / _MARK
     if mark.is_file():
-        found = jsonlib.loads(mark.read_text(encoding="utf-8"))
-        if found != identity:
-            raise ConfigError(f"{work} holds another demo ({found}, not {identity}): remove it, or give another --work")
-    elif work.is_dir() and any(work.iterdir()):
+        found, wanted = mark.read_text(encoding="utf-8").strip(), jsonlib.dumps(identity)
+        if found != wanted:
+            raise ConfigError(f"{work} holds another demo ({found}, not {wanted}): remove it, or give another --work")
+    elif work.is_dir() and any(not item.name.startswith(".") for item in work.iterdir()):
         raise ConfigError(f"{work} is not empty and holds no demo: give another --work")
     else:
-        work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(jsonlib.dumps(identity), encoding="utf-8")
+        write_atomically(mark, jsonlib.dumps(identity).encode())
 
 
 def _forget_the_users_prefect(home: Path) -> None:

@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from unix import __version__
 from unix.config import describe
 from unix.errors import Interrupted, UnixError
+from unix.manifest import write_atomically
 from unix.parent import stop_with_parent
 
 FAILED, MISUSED = 1, 2
@@ -87,9 +88,7 @@ def present(summary: BaseModel | Mapping[str, Any], path: Path | None) -> None:
 def write(summary: BaseModel | Mapping[str, Any], path: Path | None) -> None:
     """Write a summary to `path`, where there is one, as one JSON object that appears whole."""
     if path is not None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(json.dumps(_plain(summary), indent=2) + "\n", encoding="utf-8")
-        aside.replace(path)
+        write_atomically(path, (json.dumps(_plain(summary), indent=2) + "\n").encode())
 
 
 def _plain(summary: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
