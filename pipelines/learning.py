@@ -49,6 +49,7 @@ def evaluate(
     limit: int | None = None,
     seed: int | None = None,
     num_steps: int | None = None,
+    guidance: float | None = None,
 ) -> CommandSummary:
     """Measure a checkpoint on the test split.
 
@@ -60,6 +61,7 @@ def evaluate(
         limit: at most so many samples.
         seed: of the drawn images and the intervals.
         num_steps: Euler steps per drawn image.
+        guidance: classifier-free guidance on the caption.
     """
     return run(
         f"evaluate {task}",
@@ -69,6 +71,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         num_steps=num_steps,
+        guidance=guidance,
     )
 
 
