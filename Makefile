@@ -55,5 +55,5 @@ golden: setup
 
 bench: setup
 	@mkdir -p build/bench
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in $(wildcard benchmarks/*.py); do \
 		echo "$$script"; $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json; done
