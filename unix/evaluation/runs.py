@@ -63,7 +63,7 @@ def loss_series(rows: list[dict[str, Any]]) -> dict[str, tuple[Series, ...]]:
         for name, value in terms.items():
             steps, values = curves.setdefault(row.get("part", ""), {}).setdefault(name, ([], []))
             steps.append(float(row["step"]))
-            values.append(float(value))
+            values.append(math.nan if value is None else float(value))
     return {
         part: tuple(Series(name, steps, values) for name, (steps, values) in terms.items())
         for part, terms in curves.items()

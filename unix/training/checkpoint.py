@@ -1,19 +1,33 @@
 """A run's folder on disk: whole checkpoints `step-<N>/`, published by rename; reasons not to resume from one."""
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import PositiveInt, ValidationError
+from safetensors import SafetensorError
 
 from unix.config import Config, describe
-from unix.errors import ResumeError
+from unix.errors import ConfigError, ResumeError, UnixError
 
 META_FILE = "meta.json"
 STATE_FILE = "training_state.pt"
+_LOCK_FILE = ".lock"
+
+
+class RetentionConfig(Config):
+    """Which checkpoints of a run stay; the newest always does."""
+
+    newest: PositiveInt | None = None
+    """So many of the newest stay; None keeps all."""
+    every: PositiveInt | None = None
+    """Those at a multiple of so many steps stay as well."""
 
 
 class Meta(Config):
@@ -62,18 +76,75 @@ def read_meta(folder: Path) -> Meta:
         raise ResumeError(f"{path}: {describe(error)}") from error
 
 
+@contextmanager
+def claim(run_dir: str | Path) -> Generator[None]:
+    """Hold a run's folder while open, so that no other process trains in it; a killed one lets go of it.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process trains in {folder}: wait for it, or give another run_dir") from error
+        yield
+
+
 def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a folder aside, add `meta.json`, rename it to `step-<N>`: a crash leaves no half checkpoint."""
+    """Let `write` fill a folder aside, add `meta.json`, rename it to `step-<N>`: a crash leaves no half checkpoint.
+
+    Raises:
+        UnixError: the disk is full or faulty; checkpoints that were there are untouched.
+    """
     target = step_folder(run_dir, meta.step)
     aside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    (aside / META_FILE).write_text(json.dumps(meta.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    aside.replace(target)
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        (aside / META_FILE).write_text(json.dumps(meta.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        _reach_the_disk(aside)
+        if target.exists():
+            shutil.rmtree(target)
+        aside.replace(target)
+        _synchronise(target.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
+        shutil.rmtree(aside, ignore_errors=True)
+        last = newest_checkpoint(run_dir)
+        kept = f"the last whole checkpoint is {last}" if last is not None else "there is no whole checkpoint yet"
+        raise UnixError(
+            f"cannot save {target}: {error}; {kept}. Make room on the disk, then continue with --resume"
+        ) from error
     return target
+
+
+def prune(run_dir: str | Path, retention: RetentionConfig) -> None:
+    """Remove the checkpoints that the retention does not keep."""
+    if retention.newest is None:
+        return
+    steps = sorted(int(path.parent.name.removeprefix("step-")) for path in Path(run_dir).glob(f"step-*/{META_FILE}"))
+    for step in steps[: -retention.newest]:
+        if retention.every is None or step % retention.every:
+            folder = step_folder(run_dir, step)
+            (folder / META_FILE).unlink()  # first: a half removed folder is no checkpoint
+            shutil.rmtree(folder)
+
+
+def _reach_the_disk(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _synchronise(path)
+    _synchronise(folder)
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

@@ -89,6 +89,14 @@ class Engine:
         for parameter, gradient, piece in zip(parameters, gradients, pieces, strict=True):
             parameter.grad = piece.view_as(gradient)
 
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """The items of all ranks, in their order."""
+        if self.world == 1:
+            return list(items)
+        gathered: list[list[Item]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(gathered, list(items))
+        return [item for part in gathered for item in part]
+
     def sum_rows(self, rows: Tensor | None) -> Tensor:
         """A table of which each rank filled its own rows and left zeros elsewhere (None: it had none to fill)."""
         if self.world == 1:

@@ -10,15 +10,18 @@ from unix.data.stream import LoaderState, Sample, ShardReader, stream
 from unix.errors import ConfigError
 from unix.training.checkpoint import (
     Meta,
+    RetentionConfig,
     check_resumable,
     load_state,
     newest_checkpoint,
+    prune,
     publish,
     read_meta,
     save_state,
     step_folder,
 )
 from unix.training.engine import Engine
+from unix.training.incidents import IncidentConfig, Incidents
 from unix.training.loop import Objective, Position, run_steps
 from unix.training.metrics import MetricsFile
 from unix.training.optim import Optimizer, OptimizerConfig
@@ -40,6 +43,8 @@ class Fit:
     resume: bool
     write_model: Callable[[Path], None]
     """Writes the model's side of a checkpoint: weights as published, tokenizer, preprocessing."""
+    incidents: IncidentConfig = dataclasses.field(default_factory=IncidentConfig)
+    retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
 
 
 def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
@@ -68,6 +73,7 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
                     run.write_model(folder)
 
             publish(run.run_dir, meta, write)
+            prune(run.run_dir, run.retention)
         engine.barrier()
 
     def run_loop(metrics: MetricsFile | None) -> None:
@@ -79,6 +85,7 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
             position,
             steps=run.meta.steps,
             metrics=metrics,
+            incidents=Incidents(run.incidents, run.run_dir, engine, run.meta.stage),
             save=save,
             checkpoint_every=run.checkpoint_every,
             label=run.meta.stage,

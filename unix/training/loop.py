@@ -4,7 +4,6 @@ Everything random is drawn from (seed, step, sample key), so a run has no genera
 the step and the loader's position are all there is to save.
 """
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +15,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from torch import Tensor, nn
 
 from unix.data.stream import LoaderState, Sample
-from unix.errors import Interrupted, UnixError
+from unix.errors import Interrupted
 from unix.progress import Progress
 from unix.training.engine import Engine
+from unix.training.incidents import Incidents
 from unix.training.metrics import MetricsFile
 from unix.training.optim import Optimizer
 
@@ -99,15 +99,18 @@ def run_steps(
     *,
     steps: int,
     metrics: MetricsFile | None,
+    incidents: Incidents,
     save: Callable[[Position], None],
     checkpoint_every: int,
     label: str,
 ) -> Position:
     """Train until `steps`; saves every `checkpoint_every` steps and at the end.
 
+    A step whose loss or gradient is not finite counts, but changes no weight.
+
     Raises:
         Interrupted: on SIGTERM or SIGINT, after saving.
-        UnixError: a loss is not finite; nothing of that step is applied.
+        UnixError: too many steps in a row were not finite.
     """
     watched = Progress(label, steps - position.step) if engine.is_main else nullcontext()
     with StopSignal() as stop, watched as progress:
@@ -131,13 +134,8 @@ def run_steps(
                 for name, value in losses._asdict().items():
                     terms[name] = terms.get(name, 0.0) + float(value.detach())
             terms = dict(zip(terms, engine.sum_numbers(list(terms.values())), strict=True))
-            if not math.isfinite(terms["loss"]):
-                raise UnixError(
-                    f"{label}: the loss of step {position.step + 1} is {terms['loss']}; lower the rate, "
-                    f"or look at this rank's samples {[sample.image_id for sample in samples[:8]]}"
-                )
             engine.sum_gradients(optimizer.parameters.values())
-            gradient_norm, learning_rate = optimizer.step(position.step)
+            gradient_norm, learning_rate = optimizer.step(position.step, terms["loss"])
             position = Position(position.step + 1, loader)
 
             if metrics is not None:
@@ -151,6 +149,7 @@ def run_steps(
                         "data_wait_seconds": waited,
                     },
                 )
+            incidents.observe(position.step, terms["loss"], gradient_norm, samples)
             if progress is not None:
                 progress.advance(note=f"loss {terms['loss']:.3f}")
             if stopping or position.step % checkpoint_every == 0 or position.step == steps:

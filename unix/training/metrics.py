@@ -1,6 +1,7 @@
 """`metrics.jsonl`: one JSON object per optimizer step, appended as the run goes."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -27,13 +28,18 @@ class MetricsFile:
         self._file.close()
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
-        """Append the row of optimizer step `step` (counted from 1)."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append the row of optimizer step `step` (counted from 1); a number that is not finite becomes null."""
+        row = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """All rows of a run, oldest first."""
-    return [json.loads(line) for line in _whole_lines(Path(run_dir) / FILE_NAME)]
+    """All rows of a run, oldest first; a number that was not finite is NaN."""
+    rows = (json.loads(line) for line in _whole_lines(Path(run_dir) / FILE_NAME))
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """AdamW over the trainable parameters: its learning-rate schedule, clipping, an optional moving average of weights."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -50,16 +51,20 @@ class Optimizer:
         if config.average_decay is not None:
             self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
-    def step(self, step: int) -> tuple[float, float]:
-        """Apply the gathered gradients as step `step` (from 0); returns (gradient norm before clipping, rate)."""
-        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self._config.gradient_clip)
+    def step(self, step: int, loss: float) -> tuple[float, float]:
+        """Apply the gathered gradients as step `step` (from 0); returns (gradient norm before clipping, rate).
+
+        Where the loss or the norm is not finite they are thrown away: weights, moments and average stay as they are.
+        """
+        norm = float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self._config.gradient_clip))
         rate = learning_rate_at(self._config, step, self._steps)
-        for group in self._adamw.param_groups:
-            group["lr"] = rate
-        self._adamw.step()
+        if math.isfinite(norm) and math.isfinite(loss):
+            for group in self._adamw.param_groups:
+                group["lr"] = rate
+            self._adamw.step()
+            self._update_average(step)
         self._adamw.zero_grad(set_to_none=True)
-        self._update_average(step)
-        return float(norm), rate
+        return norm, rate
 
     @contextmanager
     def published(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -21,7 +21,7 @@ from unix.model.weights.native import load_codec, load_model, newest_step, save_
 from unix.records import Split
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
-from unix.training.checkpoint import Meta, newest_checkpoint, publish, read_meta, step_folder
+from unix.training.checkpoint import Meta, claim, newest_checkpoint, publish, read_meta, step_folder
 from unix.training.encodings import (
     ComputedEncodings,
     Encodings,
@@ -72,11 +72,13 @@ def train(config: TrainConfig) -> TrainSummary:
         Interrupted: on SIGTERM or SIGINT, after saving.
     """
     started = time.perf_counter()
-    if config.stage == Stage.WARM_START:
-        trained, meta = _warm_start(config, Engine(Place.of_this_process()))
-    else:
-        with local_ranks(_follow, config, config.processes) as place:
-            trained, meta = _train_stage(config, place)
+    place = Place.of_this_process()
+    with claim(config.run_dir) if place.rank == 0 else nullcontext():
+        if config.stage == Stage.WARM_START:
+            trained, meta = _warm_start(config, Engine(place))
+        else:
+            with local_ranks(_follow, config, config.processes) as place:
+                trained, meta = _train_stage(config, place)
     rows = read_metrics(config.run_dir)
     last = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     return TrainSummary(
@@ -161,6 +163,8 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
         write_model=_writer(config, model, codec, tokenizer, packing),
+        incidents=config.incidents,
+        retention=config.retention,
     )
     fit(objective, run, engine)
     return sum(value.numel() for value in objective.parameters().values()), meta

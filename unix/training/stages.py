@@ -13,6 +13,8 @@ from unix.errors import ConfigError
 from unix.model.dual_branch import ModelConfig
 from unix.model.latent import FoldedVAEConfig
 from unix.resources import resource
+from unix.training.checkpoint import RetentionConfig
+from unix.training.incidents import IncidentConfig
 from unix.training.optim import OptimizerConfig
 
 
@@ -103,6 +105,8 @@ class TrainConfig(Config):
     model: ModelConfig
     """The architecture; a starting checkpoint must have the same."""
     optimizer: OptimizerConfig
+    retention: RetentionConfig = RetentionConfig()
+    incidents: IncidentConfig = IncidentConfig()
     understanding: UnderstandingPacking | None = None
     generation: GenerationStageConfig | None = None
     warm_start: WarmStartConfig | None = None

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from unix.data.tokenizer import Tokenizer
-from unix.errors import ConfigError, Interrupted, ResumeError, UnixError, WeightsError
+from unix.errors import ConfigError, Interrupted, ResumeError, WeightsError
 from unix.model.dual_branch import is_generation
 from unix.model.weights.native import load_model
 from unix.records import Task
@@ -38,11 +38,11 @@ def at_step(monkeypatch: pytest.MonkeyPatch):
     def arrange(wanted: int, action: Any) -> None:
         apply = Optimizer.step
 
-        def step(self: Optimizer, step: int) -> tuple[float, float]:
+        def step(self: Optimizer, step: int, loss: float) -> tuple[float, float]:
             if step == wanted:
                 monkeypatch.setattr(Optimizer, "step", apply)
                 action()
-            return apply(self, step)
+            return apply(self, step, loss)
 
         monkeypatch.setattr(Optimizer, "step", step)
 
@@ -175,12 +175,6 @@ def test_resume_without_a_checkpoint_starts_at_step_0(configure, warm, tmp_path)
 def test_a_missing_starting_checkpoint_is_refused(configure, tmp_path):
     with pytest.raises(WeightsError, match="no checkpoint in"):
         train(configure("stage1", tmp_path, from_checkpoint=str(tmp_path / "nowhere")))
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(configure, warm, tmp_path):
-    optimizer = {"learning_rate": 1e12, "eps": 1e-8, "gradient_clip": 1e12}
-    with pytest.raises(UnixError, match=r"the loss of step \d is (nan|inf)"):
-        train(configure("stage1", tmp_path, from_checkpoint=warm.checkpoint, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
