@@ -7,7 +7,8 @@ sections with one name the last that is not empty counts; and a report with neit
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from unix.records import Sections
 
@@ -92,9 +93,32 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 _NAME = {synonym: name for name, synonyms in _SYNONYMS.items() for synonym in synonyms}
 _CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
+_FUZZY = (("findings", "findings"), ("impression", "impression"), ("impression", "conclusion"))
+"""Headers that are known under unlisted misspellings too: text below them must not be lost."""
 _VIEW = re.compile(
     r"chest|portable|pa and lat|lateral and pa|ap and lat|lateral and ap|frontal and|frontal view|frontal upright"
     r"|frontal semi-upright|two views|one view|pa view|ap view|lateral view|bone window|ribs"
+)
+_ORGAN = (
+    r"(?:(?:lung|pulmonary|pleura|heart|cardi|cardiovascular|cardiomediastin|mediastin|hil(?:a|ar|um)|bon(?:e|y)"
+    r"|osseous|skelet|musculoskelet|soft tissue|chest wall|thoracic|rib|spin(?:e|al)|airway|trachea|aort|great vessel"
+    r"|vascula|diaphragm|upper abdomen|abdom|line|tube|catheter|(?:support|medical|monitoring|implanted) device|device"
+    r"|hardware)[a-z]*)"
+)
+_LINKS = r"(?:\s*[,/&]\s*(?:and\s+)?|\s+(?:and\s+)?)"
+_ORGANS = re.compile(
+    rf"{_ORGAN}(?:{_LINKS}(?:{_ORGAN}|structures?|spaces?|contours?|silhouettes?|size|parenchyma|cage|wall))*"
+)
+_STANDS_FOR_IMPRESSION = frozenset(
+    {
+        "opinion",
+        "interpretation",
+        "summary",
+        "assessment",
+        "diagnosis",
+        "radiological diagnosis",
+        "radiologic diagnosis",
+    }
 )
 
 
@@ -117,7 +141,35 @@ def normalise_header(header: str) -> str:
     for name in _CONTAINED:
         if name in written:
             return name
-    return "findings" if _VIEW.search(written) else written
+    if _VIEW.search(written):
+        return "findings"
+    return _misspelt(written) or written
+
+
+@cache
+def _misspelt(written: str) -> str | None:
+    """The section whose header this is with one slip of the keyboard, or two after a right first letter."""
+    for name, spelling in _FUZZY:
+        slips = _distance(written, spelling)
+        if slips == 1 or (slips == 2 and written[:1] == spelling[:1]):
+            return name
+    return None
+
+
+def _distance(a: str, b: str) -> int:
+    """Letters to insert, delete, replace or swap with a neighbour to make `a` into `b`; 3 for anything more."""
+    if abs(len(a) - len(b)) > 2:
+        return 3
+    rows = [list(range(len(b) + 1))]
+    for i, letter in enumerate(a):
+        row = [i + 1]
+        for j, other in enumerate(b):
+            cost = min(rows[i][j + 1] + 1, row[j] + 1, rows[i][j] + (letter != other))
+            if i and j and letter == b[j - 1] and a[i - 1] == other:
+                cost = min(cost, rows[i - 1][j - 1] + 1)
+            row.append(cost)
+        rows.append(row)
+    return min(rows[-1][-1], 3)
 
 
 def split_sections(report: str) -> list[SectionSpan]:
@@ -132,6 +184,34 @@ def split_sections(report: str) -> list[SectionSpan]:
         end = headers[index + 1].start(1) if index + 1 < len(headers) else len(report)
         spans.append(SectionSpan(normalise_header(header[1]), header.start(1), header.end(), end))
     return spans
+
+
+def body_sections(report: str) -> list[SectionSpan]:
+    """Where the report's findings and impression stand, in order, each span named `findings` or `impression`.
+
+    Beside the sections of these names: one headed by organs (`LUNGS:`, `BONES AND SOFT TISSUES:`) is findings, its
+    header included; an opinion, summary or diagnosis is the impression of a report that has none; and a report without
+    any of them gives its last paragraph, or, where it has no header at all, its whole text as findings.
+    """
+    spans = [span for span in split_sections(report) if report[span.body : span.end].strip()]
+    has_impression = any(span.name == "impression" for span in spans)
+    bodies: list[SectionSpan] = []
+    for span in spans:
+        if span.name in ("findings", "impression"):
+            bodies.append(span)
+        elif _ORGANS.fullmatch(span.name):
+            bodies.append(SectionSpan("findings", span.start, span.start, span.end))
+        elif span.name in _STANDS_FOR_IMPRESSION and not has_impression:
+            bodies.append(replace(span, name="impression"))
+    if bodies or not spans:
+        return bodies
+    last = spans[-1]
+    if last.name == FULL_REPORT:
+        return [replace(last, name="findings")]
+    text = report[last.body : last.end]
+    start = len(text) - len(text.lstrip())
+    blank = _BLANK_LINE.search(text, start, len(text.rstrip()))
+    return [SectionSpan("findings", last.start, last.body + blank.end(), last.end)] if blank is not None else []
 
 
 def parse_sections(report: str) -> Sections:

@@ -1,32 +1,71 @@
 """The rule cleaner: a raw report in, its findings and impression without noise out. Pure; the floor a model must beat.
 
 It works sentence by sentence. A sentence that is noise goes whole; from every other one the noisy stretches go and the
-words that remain stay in their order. A sentence that says something of the images is never taken out whole: the
-labeler's lexicon and a list of anatomy decide that.
+words that remain stay in their order. What decides is the words that a sentence has beside those that make it noise:
+
+- an *observation* is a word that only a report of images uses ("opacity", "costophrenic"). It saves a sentence with
+  symptoms, treatment or technique;
+- *anatomy* and the labeler's lexicon save a sentence that looks like technique, comparison or a name;
+- a sentence without any word of the vocabularies says nothing of the images, and goes.
+
+Of the images is what the radiograph shows, and what it leads the reader to do. What CT, ultrasound, a physical
+examination or the laboratory found is not, unless the study is a CT. In doubt words stay: a lost finding is worse than
+noise. So a sentence that tells who was told of a finding loses only the telling where the finding stands nowhere else.
 """
 
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import yaml
 
 from unix.data.cleaning.sentences import split_sentences
-from unix.data.labels import find_mentions
-from unix.data.sections import FULL_REPORT, LAST_PARAGRAPH, SectionSpan, parse_sections, split_sections
+from unix.data.labels import NEGATIVE, find_mentions
+from unix.data.phrases import PhraseBook, expand
+from unix.data.sections import SectionSpan, body_sections, split_sections
 from unix.errors import ConfigError
 from unix.records import CleanedReport, RemovedSpan
 
 _WHOLE_SECTIONS = {"wet read": "wet_read", "addendum": "addendum", "notification": "notification"}
 _SEPARATOR_LINE = re.compile(
-    r"^[ \t]*(?:[_=*~-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
+    r"^[ \t]*(?:[_=*~#-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
 )
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:])")
 _REPEATED_STOP = re.compile(r"([,;:])(?:\s*[,;:])+|([,;:])\s*(?=\.)|(?<=[.?!])\s*[.,;:]+")
 _EMPTY_BRACKETS = re.compile(r"\(\s*[.,;]*\s*\)|\[\s*\]")
 _LEADING = re.compile(r"^[\s,;:.)\]-]+")
+_DANGLING = re.compile(
+    r"(?:[\s,;:(-]|\b(?:and|or|as|which|that|by|to|from|at|on|in|of|with|the|a|an|per|for|was|were|is|are)\b)+(?=[.\s]*$)"
+)
+_DENIAL = re.compile(
+    r"\b(?:no|not|never|without|neither|nor|fails?|failed|unable|if|may|might|could|would|can|should|again|longer"
+    r"|prior|previous|previously|earlier|old|older|last|outside|comparison|compared|yesterday)\b|n't\b",
+    re.IGNORECASE,
+)
+_ADVICE = re.compile(
+    r"\b(?:recommend\w*|advis\w+|could|would|should|may|might|suggest\w*|consider\w*|further|warrant\w*|if"
+    r"|correlat\w+|better|compar\w+|prior|previous\w*)\b",
+    re.IGNORECASE,
+)
+_TOPIC = re.compile(
+    r"^\W*(?:(?:the|these|this|those|above|presence|possibility|findings?|results?|critical|of|a|an|new|concern(?:ing)?"
+    r"|for|regarding|about|diagnosis|suspected|possible|abnormal)\s+)*(?:\S+\s+){0,4}\S*$",
+    re.IGNORECASE,
+)
+_TOLD = frozenset({"notification", "signature", "dictation"})
+"""Where what cannot be taken out of a sentence is only the topic of what was told."""
+_DEIXIS = re.compile(
+    r"\b(?:radiograph\w*|x-?\s?rays?|cxrs?|films?|there (?:is|are)"
+    r"|(?:is|are) (?:seen|noted|present|visible|identified))\b"
+)
+_TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECASE)
+_RADIOGRAPHY = re.compile(r"\bradiograph|x-?\s?ray|\b(?:PA|AP)\b|\bCXR\b|\bportable\b|\bviews?\b", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]{2}")
+_NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
 
 
 class _Rule(NamedTuple):
@@ -40,60 +79,68 @@ class _Rules(NamedTuple):
     """The rule file, compiled."""
 
     sentences: tuple[_Rule, ...]
-    """A sentence that one of these matches is noise as a whole, whatever else it says."""
+    """A sentence that one of these matches is noise; it is rescued where a finding would be lost with it."""
+    tails: tuple[_Rule, ...]
+    """The noise of such a sentence, taken out when it is rescued."""
+    clinical: tuple[_Rule, ...]
+    """Noise unless the sentence has an observation."""
+    other_modality: tuple[_Rule, ...]
+    """What another examination than the radiograph showed: noise unless it is advice or a comparison."""
     bare_sentences: tuple[_Rule, ...]
-    """The same, unless the sentence says something of the images."""
+    """Noise unless the sentence says something of the images."""
     spans: tuple[_Rule, ...]
     """Taken out of a sentence."""
     prior_sentences: tuple[_Rule, ...]
     prior_spans: tuple[_Rule, ...]
-    imaging: re.Pattern[str]
-    """Words that a sentence about the images has."""
+    labels: tuple[_Rule, ...]
+    """Inline labels, by the category of what follows; `images` for what is no noise."""
+    lead: re.Pattern[str]
+    """The words up to what a picture shows."""
+    picture: re.Pattern[str]
+    """The words for the picture."""
+    observation: re.Pattern[str]
+    anatomy: re.Pattern[str]
+    general: re.Pattern[str]
 
 
 def clean_report(report: str, remove_priors: bool = False) -> CleanedReport:
     """Findings and impression of a raw report without noise, and what was taken out, in report order.
 
     With `remove_priors`, references to earlier studies go too. A report without findings or impression gives its last
-    paragraph, or its whole text, as findings.
+    paragraph, or, without any header, its whole text as findings.
     """
-    cleaner = _Cleaner(remove_priors)
+    bodies = body_sections(report)
+    whole = [
+        span
+        for span in split_sections(report)
+        if span.name in _WHOLE_SECTIONS and not any(span.start <= body.body < span.end for body in bodies)
+    ]
+    cleaner = _Cleaner(report, bodies, remove_priors)
     texts: dict[str, list[str]] = {"findings": [], "impression": []}
-    for name, body in _bodies(report):
-        if name in texts:
-            texts[name].extend(cleaner.clean(body, section=name))
+    for span in sorted([*bodies, *whole], key=attrgetter("start")):
+        if span.name in texts:
+            texts[span.name].extend(cleaner.clean(report[span.body : span.end], section=span.name))
         else:
-            cleaner.remove(body, name)
+            cleaner.remove(report[span.start : span.end], _WHOLE_SECTIONS[span.name])
     return CleanedReport(" ".join(texts["findings"]), " ".join(texts["impression"]), tuple(cleaner.removed))
-
-
-def _bodies(report: str) -> Iterator[tuple[str, str]]:
-    """The texts to clean, named `findings` or `impression`, and the sections that go whole, named by category."""
-    spans = split_sections(report)
-    if not any(_has_text(report, span) for span in spans if span.name in ("findings", "impression")):
-        sections = parse_sections(report).text
-        yield "findings", sections.get(LAST_PARAGRAPH) or sections.get(FULL_REPORT, "")
-        return
-    for span in spans:
-        if span.name in ("findings", "impression"):
-            yield span.name, report[span.body : span.end]
-        elif span.name in _WHOLE_SECTIONS:
-            yield _WHOLE_SECTIONS[span.name], report[span.start : span.end]
-
-
-def _has_text(report: str, span: SectionSpan) -> bool:
-    return bool(report[span.body : span.end].strip())
 
 
 class _Cleaner:
     """Cleans the sections of one report and collects what it takes out."""
 
-    def __init__(self, remove_priors: bool) -> None:
+    def __init__(self, report: str, bodies: Sequence[SectionSpan], remove_priors: bool) -> None:
         self.removed: list[RemovedSpan] = []
-        self._rules = _rules()
-        self._spans = self._rules.spans + (self._rules.prior_spans if remove_priors else ())
-        self._prior_sentences = self._rules.prior_sentences if remove_priors else ()
+        self._report = report
+        self._bodies = bodies
+        self._rules = rules = _rules()
+        self._spans = rules.spans + (rules.prior_spans if remove_priors else ())
+        self._prior_sentences = rules.prior_sentences if remove_priors else ()
+        self._other_modality = () if _is_tomography(report) else rules.other_modality
         self._seen: set[tuple[str, str]] = set()
+        self._labelled = False
+        """An inline label (`Imaging notes:`) has said where the images are spoken of."""
+        self._discussing = False
+        """Such a section has come to its `Discussion:`."""
 
     def remove(self, text: str, category: str) -> None:
         """Note that `text` was taken out."""
@@ -102,6 +149,7 @@ class _Cleaner:
 
     def clean(self, body: str, section: str) -> Iterator[str]:
         """The sentences of a section that stay, cleaned."""
+        self._labelled = self._discussing = False
         for separator in _SEPARATOR_LINE.findall(body):
             self.remove(separator, "header")
         for number, sentence in split_sentences(_SEPARATOR_LINE.sub("\n\n", body)):
@@ -116,25 +164,91 @@ class _Cleaner:
             yield f"{number} {cleaned}" if number[:1].isdigit() else cleaned
 
     def _clean_sentence(self, sentence: str) -> str:
-        category = self._category(sentence)
-        if category is not None:
-            self.remove(sentence, category)
+        text = self._without_lead(sentence)
+        if (category := self._telling(text)) is not None:
+            text = self._rescued(text, category)
+        elif (category := self._category(text)) is not None:
+            text = self._parts_to_keep(text)
+        if not text:
+            self.remove(sentence, category or "filler")
             return ""
-        text = sentence
         for rule in self._spans:
             text = rule.expression.sub(lambda match, category=rule.category: self._take(match, category), text)
-        if text is sentence or text == sentence:
-            return text
-        text = _tidy(text)
-        if sentence.endswith(".") and text and text[-1].isalnum():  # the stop went with what stood before it
-            text += "."
-        if not re.search(r"[A-Za-z]{2}", text):
-            self.remove(text, "header")
+        if text == sentence:
+            category = None
+        else:
+            text = _tidy(text, sentence)
+            category = self._category(text) if _WORD.search(text) else "header"
+        if category is None and not self._says_anything(text):
+            category = "filler"
+        if category is not None:
+            self.remove(text, category)
             return ""
-        if self._category(text) is not None:
-            self.remove(text, cast(str, self._category(text)))
+        return text
+
+    def _without_lead(self, sentence: str) -> str:
+        """The sentence from what the picture shows on, where the words before it say nothing of the images."""
+        match = self._rules.lead.search(sentence)
+        if match is None or len(self._rules.picture.findall(sentence)) > 1 or _DENIAL.search(match[0]):
+            return sentence
+        around = f"{match['before']} {match['between'] or ''}"
+        if self._rules.observation.search(around.lower()) or find_mentions(around):
+            return sentence
+        self.remove(match[0], "history" if _WORD.search(match["before"]) else "technique")
+        return sentence[match.end() :]
+
+    def _telling(self, sentence: str) -> str | None:
+        """The category of a sentence that tells how, by whom and for whom the report was made."""
+        return next((rule.category for rule in self._rules.sentences if rule.expression.search(sentence)), None)
+
+    def _rescued(self, sentence: str, category: str) -> str:
+        """What such a sentence says of the images, if it does and no other sentence says so; "" for nothing."""
+        rules = self._rules
+        observes = rules.observation.search(sentence.lower()) is not None
+        if category == "history":
+            return sentence if observes and rules.picture.search(sentence) else ""
+        if not observes and not find_mentions(sentence):
             return ""
-        return text if text[0].islower() is sentence[0].islower() else text[0].upper() + text[1:]
+        rest = sentence
+        for tail in rules.tails:
+            if tail.category == category:
+                rest = tail.expression.sub("", rest)
+        if rest == sentence or not self._says_something(rest):
+            rest = "" if category in _TOLD else sentence
+        elif _TOPIC.match(rest) and self._stands_elsewhere(rest, sentence):
+            rest = ""
+        elif rest:
+            self.remove(sentence.replace(rest, " ", 1), category)
+        if not rest and not self._stands_elsewhere(sentence, sentence):
+            return sentence
+        return rest
+
+    def _stands_elsewhere(self, text: str, sentence: str) -> bool:
+        """Whether another sentence of the report names each finding of `text` that it affirms or suspects."""
+        here = Counter(mention.phrase for mention in find_mentions(sentence))
+        raised = {mention.phrase for mention in find_mentions(text) if mention.value != NEGATIVE}
+        return all(self._phrases[phrase] > here[phrase] for phrase in raised)
+
+    @cached_property
+    def _phrases(self) -> Counter[str]:
+        return Counter(
+            mention.phrase for body in self._bodies for mention in find_mentions(self._report[body.body : body.end])
+        )
+
+    def _parts_to_keep(self, sentence: str) -> str:
+        """What is left of a sentence without the parts between semicolons that are noise; "" for nothing."""
+        parts = sentence.split("; ")
+        categories = [self._telling(part) or self._category(part) for part in parts]
+        kept = [
+            part
+            for part, category in zip(parts, categories, strict=True)
+            if not category and self._says_something(part)
+        ]
+        if kept:
+            for part, category in zip(parts, categories, strict=True):
+                if part not in kept:
+                    self.remove(part, category or "filler")
+        return "; ".join(kept)
 
     def _take(self, match: re.Match[str], category: str) -> str:
         self.remove(match[0], category)
@@ -142,29 +256,80 @@ class _Cleaner:
 
     def _category(self, sentence: str) -> str | None:
         """The category of a sentence that is noise as a whole; None for one that stays."""
-        for rule in self._rules.sentences + self._prior_sentences:
+        rules = self._rules
+        for rule in self._prior_sentences:
             if rule.expression.search(sentence):
                 return rule.category
-        says_something: bool | None = None
-        for rule in self._rules.bare_sentences:
-            if rule.expression.search(sentence):
-                if says_something is None:
-                    says_something = self._says_something(sentence)
-                if not says_something:
+        if (topic := self._topic(sentence)) is not None:
+            return topic
+        lower = sentence.lower()
+        observes = rules.observation.search(lower) is not None
+        if not observes:
+            for rule in rules.clinical:
+                if rule.expression.search(sentence):
+                    return rule.category
+        for rule in self._other_modality:
+            if rule.expression.search(sentence) and not (_ADVICE.search(sentence) or rules.picture.search(sentence)):
+                return rule.category
+        if not observes:
+            for rule in rules.bare_sentences:
+                if rule.expression.search(sentence) and not self._says_something(sentence):
                     return rule.category
         return None
 
+    def _topic(self, sentence: str) -> str | None:
+        """The category that an inline label gives a sentence; one that speaks of a picture has none.
+
+        A label is for its own sentence, but a discussion that follows labelled findings goes on to the next label.
+        """
+        for rule in self._rules.labels:
+            if rule.expression.search(sentence):
+                self._labelled = self._labelled or rule.category == "images"
+                self._discussing = self._labelled and rule.category == "filler"
+                if rule.category == "images":
+                    return None
+                return None if self._shows_a_picture(sentence) else rule.category
+        return "filler" if self._discussing and not self._shows_a_picture(sentence) else None
+
+    def _shows_a_picture(self, sentence: str) -> bool:
+        lower = sentence.lower()
+        return self._rules.observation.search(lower) is not None and _DEIXIS.search(lower) is not None
+
     def _says_something(self, sentence: str) -> bool:
-        return self._rules.imaging.search(sentence) is not None or bool(find_mentions(sentence))
+        """Whether a sentence names what the images show."""
+        lower = sentence.lower()
+        return (
+            self._rules.observation.search(lower) is not None
+            or self._rules.anatomy.search(lower) is not None
+            or bool(find_mentions(sentence))
+        )
+
+    def _says_anything(self, sentence: str) -> bool:
+        """Whether a sentence has any word that the images could have asked for."""
+        return self._rules.general.search(sentence.lower()) is not None or self._says_something(sentence)
 
 
-def _tidy(text: str) -> str:
-    """Mend spaces and stops around what was taken out."""
+def _is_tomography(report: str) -> bool:
+    """Whether the study's own header names a CT and no radiograph."""
+    titles = [
+        report[span.start : span.end]
+        for span in split_sections(report)
+        if span.name in ("preamble", "examination", "technique")
+    ]
+    text = " ".join(titles)
+    return _TOMOGRAPHY.search(text) is not None and _RADIOGRAPHY.search(text) is None
+
+
+def _tidy(text: str, sentence: str) -> str:
+    """Mend spaces, stops and the first letter of what is left of a sentence."""
     text = _EMPTY_BRACKETS.sub(" ", text)
     text = " ".join(text.split())
     text = _SPACE_BEFORE_STOP.sub(r"\1", text)
     text = _REPEATED_STOP.sub(lambda match: match[1] or "", text)
-    return _LEADING.sub("", text).strip()
+    text = _DANGLING.sub("", _LEADING.sub("", text)).strip()
+    if sentence.endswith(".") and text and text[-1] not in ".!?":  # the stop went with what stood before it
+        text += "."
+    return text[:1].upper() + text[1:] if sentence[:1].isupper() else text
 
 
 @cache
@@ -179,21 +344,33 @@ def _rules() -> _Rules:
             _Rule(category, _compile(pattern, words)) for category, patterns in entries.items() for pattern in patterns
         )
 
+    def vocabulary(group: str) -> re.Pattern[str]:
+        phrases = [phrase for pattern in cast(list[str], content[group]) for phrase in expand(pattern)]
+        return re.compile(PhraseBook(dict.fromkeys(phrases, True)).pattern())
+
     return _Rules(
         sentences=compiled("sentences"),
+        tails=compiled("tails"),
+        clinical=compiled("clinical"),
+        other_modality=compiled("other_modality"),
         bare_sentences=compiled("bare_sentences"),
         spans=compiled("spans"),
         prior_sentences=compiled("prior_sentences"),
         prior_spans=compiled("prior_spans"),
-        imaging=_compile(cast(str, content["imaging"]), words),
+        labels=compiled("labels"),
+        lead=_compile(cast(str, content["lead"]), words),
+        picture=_compile(cast(str, content["picture"]), words),
+        observation=vocabulary("observation"),
+        anatomy=vocabulary("anatomy"),
+        general=vocabulary("general"),
     )
 
 
 def _compile(pattern: str, words: dict[str, str]) -> re.Pattern[str]:
-    """Compile a rule; `<name>` stands for an entry of `words`."""
-    filled = re.sub(r"<([a-z_]+)>", lambda match: f"(?:{words[match[1]]})", pattern)
-    filled = re.sub(r"<([a-z_]+)>", lambda match: f"(?:{words[match[1]]})", filled)
+    """Compile a rule; `<name>` stands for an entry of `words`, which may name others."""
+    while _NAME.search(pattern):
+        pattern = _NAME.sub(lambda match: f"(?:{words[match[1]]})", pattern)
     try:
-        return re.compile(filled, re.IGNORECASE)
+        return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise ConfigError(f"rules.yaml: the expression {pattern!r} is malformed: {error}") from error
