@@ -24,7 +24,7 @@ from typing import NamedTuple, cast
 import yaml
 
 from unix.data.cleaning.sentences import split_sentences
-from unix.data.labels import NEGATIVE, find_mentions
+from unix.data.labels import find_mentions
 from unix.data.phrases import PhraseBook, expand
 from unix.data.sections import SectionSpan, body_sections, split_sections
 from unix.errors import ConfigError
@@ -35,7 +35,8 @@ _SEPARATOR_LINE = re.compile(
     r"^[ \t]*(?:[_=*~#-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
 )
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:])")
-_REPEATED_STOP = re.compile(r"([,;:])(?:\s*[,;:])+|([,;:])\s*(?=\.)|(?<=[.?!])\s*[.,;:]+")
+_REPEATED_STOP = re.compile(r"([,;:])(?:\s*[,;:])+|([,;:])\s*(?=\.)|(?<=[.!])\s*[.,;:]+")
+_DOUBLE_STOP = re.compile(r"(?<!\.)\.\.$")
 _EMPTY_BRACKETS = re.compile(r"\(\s*[.,;]*\s*\)|\[\s*\]")
 _LEADING = re.compile(r"^[\s,;:.)\]-]+")
 _DANGLING = re.compile(
@@ -59,7 +60,7 @@ _TOPIC = re.compile(
 _TOLD = frozenset({"notification", "signature", "dictation"})
 """Where what cannot be taken out of a sentence is only the topic of what was told."""
 _DEIXIS = re.compile(
-    r"\b(?:radiograph\w*|x-?\s?rays?|cxrs?|films?|there (?:is|are)"
+    r"\b(?:radiographs?|x-?\s?rays?|cxrs?|films?|there (?:is|are|was|were)"
     r"|(?:is|are) (?:seen|noted|present|visible|identified))\b"
 )
 _TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECASE)
@@ -164,9 +165,12 @@ class _Cleaner:
             yield f"{number} {cleaned}" if number[:1].isdigit() else cleaned
 
     def _clean_sentence(self, sentence: str) -> str:
+        sentence = _DOUBLE_STOP.sub(".", sentence)
         text = self._without_lead(sentence)
         if (category := self._telling(text)) is not None:
             text = self._rescued(text, category)
+        elif (category := self._topic(sentence)) is not None:
+            text = ""
         elif (category := self._category(text)) is not None:
             text = self._parts_to_keep(text)
         if not text:
@@ -206,14 +210,14 @@ class _Cleaner:
         rules = self._rules
         observes = rules.observation.search(sentence.lower()) is not None
         if category == "history":
-            return sentence if observes and rules.picture.search(sentence) else ""
+            return sentence if self._shows_a_picture(sentence) else ""
         if not observes and not find_mentions(sentence):
             return ""
         rest = sentence
         for tail in rules.tails:
             if tail.category == category:
-                rest = tail.expression.sub("", rest)
-        if rest == sentence or not self._says_something(rest):
+                rest = tail.expression.sub("", rest).strip(" .,;:")
+        if rest == sentence or (rest and not self._says_something(rest)):
             rest = "" if category in _TOLD else sentence
         elif _TOPIC.match(rest) and self._stands_elsewhere(rest, sentence):
             rest = ""
@@ -224,10 +228,9 @@ class _Cleaner:
         return rest
 
     def _stands_elsewhere(self, text: str, sentence: str) -> bool:
-        """Whether another sentence of the report names each finding of `text` that it affirms or suspects."""
+        """Whether another sentence of the report names each finding that `text` names."""
         here = Counter(mention.phrase for mention in find_mentions(sentence))
-        raised = {mention.phrase for mention in find_mentions(text) if mention.value != NEGATIVE}
-        return all(self._phrases[phrase] > here[phrase] for phrase in raised)
+        return all(self._phrases[mention.phrase] > here[mention.phrase] for mention in find_mentions(text))
 
     @cached_property
     def _phrases(self) -> Counter[str]:
@@ -238,6 +241,8 @@ class _Cleaner:
     def _parts_to_keep(self, sentence: str) -> str:
         """What is left of a sentence without the parts between semicolons that are noise; "" for nothing."""
         parts = sentence.split("; ")
+        if len(parts) == 1:
+            return ""
         categories = [self._telling(part) or self._category(part) for part in parts]
         kept = [
             part
@@ -260,8 +265,6 @@ class _Cleaner:
         for rule in self._prior_sentences:
             if rule.expression.search(sentence):
                 return rule.category
-        if (topic := self._topic(sentence)) is not None:
-            return topic
         lower = sentence.lower()
         observes = rules.observation.search(lower) is not None
         if not observes:
@@ -282,14 +285,18 @@ class _Cleaner:
 
         A label is for its own sentence, but a discussion that follows labelled findings goes on to the next label.
         """
-        for rule in self._rules.labels:
-            if rule.expression.search(sentence):
-                self._labelled = self._labelled or rule.category == "images"
-                self._discussing = self._labelled and rule.category == "filler"
-                if rule.category == "images":
-                    return None
-                return None if self._shows_a_picture(sentence) else rule.category
-        return "filler" if self._discussing and not self._shows_a_picture(sentence) else None
+        label = next((rule.category for rule in self._rules.labels if rule.expression.search(sentence)), None)
+        if label == "images":
+            self._labelled, self._discussing = True, False
+            return None
+        if label == "filler":
+            self._discussing = self._labelled
+        elif label is None and self._discussing:
+            label = "filler"
+        teaches = label == "filler" and any(
+            rule.category == "filler" and rule.expression.search(sentence) for rule in self._rules.clinical
+        )
+        return None if label is None or (self._shows_a_picture(sentence) and not teaches) else label
 
     def _shows_a_picture(self, sentence: str) -> bool:
         lower = sentence.lower()

@@ -8,7 +8,7 @@ _PARAGRAPH = re.compile(r"\n[ \t\r]*\n|\n(?=[ \t]*(?:\d{1,2}[.)]|[-*\u2022])[ \t
 _LIST_NUMBER = re.compile(r"^(?:\d{1,2}[.)]|[-*\u2022])(?=\s)")
 _END = re.compile(
     r"""
-    (?<![\s(]Dr)(?<!^Dr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bvs)(?<!\bNo)(?<!\bSt)(?<!\bapprox)(?<!\bFig)(?<!\bet\sal)
+    (?<![\s(]Dr)(?<!^Dr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bvs)(?<!\bNo)(?<!\bSt)(?<!\bapprox)(?<!\bFig)(?<!\bFigs)(?<!\bet\sal)
     (?<!\b[A-Za-z])(?<!\ba\.m)(?<!\bp\.m)(?<!\bM\.D)(?<!\be\.g)(?<!\bi\.e)
     [.!?]+["')\]]*\s+(?=\S)
     """,
