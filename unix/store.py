@@ -106,6 +106,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "created_at": _TIME,
         }
     ),
+    "text_labels": pl.Schema({"text_sha256": pl.String, "labeler": pl.String, "labels": LABELS_TYPE}),
     "splits": pl.Schema(
         {
             "source": pl.String,
@@ -134,6 +135,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "images": ("source", "image_id"),
     "rejections": ("job", "source", "item", "reason"),
     "cleaned_reports": ("source", "study_id", "report_sha256", "prompt_digest", "model", "parameters_digest"),
+    "text_labels": ("text_sha256", "labeler"),
     "splits": ("source", "task", "image_id"),
     "models": ("model_id",),
 }
@@ -252,6 +254,23 @@ class Store:
 
         def write(delta: DeltaTable) -> None:
             write_deltalake(delta, rows, mode="overwrite", predicate=predicate or None, commit_properties=_turn(delta))
+
+        self._commit(table, write)
+
+    def remove(self, table: str, rows: pl.DataFrame) -> None:
+        """Take out the rows that equal one of `rows` in all its columns, in one commit. Earlier versions keep them."""
+        if not rows.height:
+            return
+
+        def write(delta: DeltaTable) -> None:
+            merger = delta.merge(
+                rows,
+                predicate=" AND ".join(f"old.{column} = gone.{column}" for column in rows.columns),
+                source_alias="gone",
+                target_alias="old",
+                commit_properties=_turn(delta),
+            )
+            merger.when_matched_delete().execute()
 
         self._commit(table, write)
 

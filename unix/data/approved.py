@@ -78,8 +78,25 @@ def report_outcomes(
         .unique(subset=_STUDY, keep="last", maintain_order=True)
         .select(*_STUDY, "decision", edited_findings="findings", edited_impression="impression")
     )
+    return (
+        studies.join(cleaned, on=_STUDY, how="left")
+        .join(reviews, on=_STUDY, how="left")
+        .with_columns(outcome=outcome())
+        .select(
+            *_STUDY,
+            prompt_version=pl.lit(prompt_version),
+            model=pl.lit(model),
+            findings=_text("findings"),
+            impression=_text("impression"),
+            outcome=pl.col("outcome"),
+        )
+    )
+
+
+def outcome() -> pl.Expr:
+    """What became of a report, from the columns `status` of its cleaning and `decision` of its latest review."""
     status, decision = pl.col("status"), pl.col("decision")
-    outcome = (
+    return (
         pl.when(decision == "edit")
         .then(pl.lit(APPROVED))
         .when(decision == "reject")
@@ -93,19 +110,6 @@ def report_outcomes(
         .when((status == Status.ACCEPTED) | (decision == "approve"))
         .then(pl.lit(APPROVED))
         .otherwise(pl.lit("flagged_unreviewed"))
-    )
-    return (
-        studies.join(cleaned, on=_STUDY, how="left")
-        .join(reviews, on=_STUDY, how="left")
-        .with_columns(outcome=outcome)
-        .select(
-            *_STUDY,
-            prompt_version=pl.lit(prompt_version),
-            model=pl.lit(model),
-            findings=_text("findings"),
-            impression=_text("impression"),
-            outcome=pl.col("outcome"),
-        )
     )
 
 

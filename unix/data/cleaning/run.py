@@ -46,6 +46,8 @@ class CleanConfig(Config):
     dry_run: bool = False
     partition: tuple[int, int] | None = None
     """(index, count): only the texts whose digest falls into this part, so that parts can run side by side."""
+    only: frozenset[str] | None = None
+    """Digests (`report_sha256`) of the only texts to clean; None: all."""
 
     @model_validator(mode="after")
     def _partition_exists(self) -> "CleanConfig":
@@ -103,7 +105,7 @@ def clean(config: CleanConfig) -> CleanSummary:
     endpoint = load_endpoint(config.endpoint, config.base_url, config.model)
     prompt = load_prompt(config.prompt)
     check_frozen(store, prompt)
-    studies = _studies(store, config.partition)
+    studies = _studies(store, config.partition, config.only)
     check_policy(endpoint, studies["source"].unique().to_list(), config.acknowledge_host)
     final = _final_rows(store, endpoint, prompt, config.retry_rejected)
     open_studies = studies.join(final.select(_STUDY).collect(), on=_STUDY, how="anti")
@@ -159,11 +161,13 @@ def clean(config: CleanConfig) -> CleanSummary:
     )
 
 
-def _studies(store: Store, partition: tuple[int, int] | None) -> pl.DataFrame:
+def _studies(store: Store, partition: tuple[int, int] | None, only: frozenset[str] | None) -> pl.DataFrame:
     frame = store.scan("studies").filter(~pl.col("withdrawn"))
     if partition is not None:
         index, count = partition
         frame = frame.filter(pl.col("report_sha256").str.head(8).str.to_integer(base=16) % count == index)
+    if only is not None:
+        frame = frame.filter(pl.col("report_sha256").is_in(sorted(only)))
     columns = ("source", "study_id", "report_sha256", "report_raw", "findings_raw", "impression_raw")
     return frame.select(columns).sort("source", "study_id").collect()
 

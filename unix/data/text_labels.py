@@ -1,0 +1,91 @@
+"""The job that labels what the store's reports say, raw and cleaned, and keeps the labels by text in `text_labels`.
+
+Labelling 200,000 studies takes minutes, and a text's labels never change under one labeler: each text is labelled once.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+
+import polars as pl
+
+from unix.config import Config
+from unix.data.labels import label_report
+from unix.progress import Progress
+from unix.records import text_digest
+from unix.resources import resource
+from unix.store import LABELS_TYPE, Store
+
+_TEXTS_PER_COMMIT = 20_000
+
+
+class LabelTextsSummary(Config):
+    """What was done; `texts = known + labelled`."""
+
+    texts: int
+    """Distinct texts of the store's reports, empty ones left out."""
+    known: int
+    labelled: int
+
+
+@cache
+def labeler() -> str:
+    """A short digest of the labeler's code and lexicon; labels of another labeler do not count."""
+    folder = resource("data")
+    digest = hashlib.sha256()
+    for file in [folder / "labels.py", folder / "phrases.py", *sorted((folder / "lexicon").glob("*.yaml"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def report_text(findings: str | None, impression: str | None, whole: str | None = None) -> str:
+    """The text of a report that is labelled: findings and impression, or where there is neither, the `whole`."""
+    return f"{findings or ''}\n\n{impression or ''}".strip() or (whole or "").strip()
+
+
+def raw_text_digests(studies: pl.DataFrame) -> pl.Series:
+    """`text_sha256` of what is labelled of every raw report; needs findings_raw, impression_raw and report_raw."""
+    columns = studies.select("findings_raw", "impression_raw", "report_raw").iter_rows()
+    return pl.Series("raw_text", [text_digest(report_text(*row)) for row in columns], dtype=pl.String)
+
+
+def cleaned_text_digests(cleaned: pl.DataFrame) -> pl.Series:
+    """`text_sha256` of every cleaned report; null where it has no text."""
+    texts = (report_text(*row) for row in cleaned.select("findings", "impression").iter_rows())
+    return pl.Series("cleaned_text", [text_digest(text) if text else None for text in texts], dtype=pl.String)
+
+
+def label_texts(store: Store) -> LabelTextsSummary:
+    """Label every text that has no labels yet."""
+    known = set(
+        store.scan("text_labels").filter(pl.col("labeler") == labeler()).select("text_sha256").collect().to_series()
+    )
+    present: set[str] = set()
+    todo: dict[str, str] = {}
+    for text in _texts(store):
+        digest = text_digest(text)
+        if digest in known:
+            present.add(digest)
+        else:
+            todo[digest] = text
+    with Progress("labelling texts", len(todo)) as progress:
+        items = list(todo.items())
+        for start in range(0, len(items), _TEXTS_PER_COMMIT):
+            part = items[start : start + _TEXTS_PER_COMMIT]
+            rows: list[dict[str, int | None]] = []
+            for _, text in part:
+                rows.append(label_report(text))
+                progress.advance()
+            digests = [digest for digest, _ in part]
+            frame = pl.DataFrame({"text_sha256": digests, "labels": pl.Series(rows, dtype=LABELS_TYPE)})
+            store.upsert("text_labels", frame.with_columns(labeler=pl.lit(labeler())))
+    return LabelTextsSummary(texts=len(present) + len(todo), known=len(present), labelled=len(todo))
+
+
+def _texts(store: Store) -> Iterator[str]:
+    studies = store.scan("studies").filter(~pl.col("withdrawn").fill_null(False))
+    for row in studies.select("findings_raw", "impression_raw", "report_raw").collect().iter_rows():
+        yield report_text(*row)
+    for row in store.scan("cleaned_reports").select("findings", "impression").collect().iter_rows():
+        if text := report_text(*row):
+            yield text
