@@ -31,6 +31,7 @@ class _Role(Flag):
     MENTION = auto()
     HINT = auto()
     SUBJECT = auto()
+    QUIET = auto()
     NEUTRAL = auto()
     NEGATION_BEFORE = auto()
     NEGATION_AFTER = auto()
@@ -50,7 +51,8 @@ class _Role(Flag):
 
 
 # Plain integers: testing a Flag member costs ten times as much, a dozen times per phrase.
-_MENTION, _HINT, _SUBJECT = _Role.MENTION.value, _Role.HINT.value, _Role.SUBJECT.value
+_MENTION, _HINT = _Role.MENTION.value, _Role.HINT.value
+_SUBJECT, _QUIET = _Role.SUBJECT.value, _Role.QUIET.value
 _NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_AFTER.value
 _NEGATION_ADJACENT = _Role.NEGATION_ADJACENT.value
 _UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
@@ -59,6 +61,8 @@ _COMMA = _Role.COMMA.value
 _ALTERNATIVE, _VERB, _AFFIRMED = _Role.ALTERNATIVE.value, _Role.VERB.value, _Role.AFFIRMED.value
 _ABNORMAL, _NORMAL, _UNSURE = _Role.ABNORMAL.value, _Role.NORMAL.value, _Role.UNSURE.value
 _STATE = _ABNORMAL | _NORMAL | _UNSURE
+_FINDING = _MENTION | _HINT | _SUBJECT
+_CUE = _NEGATION_BEFORE | _UNCERTAINTY_BEFORE | _VERSUS
 
 
 class _Cue(NamedTuple):
@@ -79,7 +83,10 @@ class _Event(NamedTuple):
 
 @dataclass(slots=True)
 class Mention:
-    """One naming of a finding: its phrase in lower case, the classes it counts for, and 1, 0 or -1."""
+    """One naming of a finding: its phrase in lower case, the classes it counts for, and 1, 0 or -1.
+
+    A finding of no class still speaks against No Finding.
+    """
 
     phrase: str
     classes: tuple[str, ...]
@@ -143,7 +150,7 @@ def labels_of(mentions: Sequence[Mention]) -> Labels:
             labels[name] = _stronger(labels[name], mention.value)
         if mention.value != NEGATIVE and mention.phrase in ("chf", "heart failure"):
             labels["Cardiomegaly"] = _stronger(labels["Cardiomegaly"], UNCERTAIN)
-    if all(value in (None, NEGATIVE) for name, value in labels.items() if name != "Support Devices"):
+    if all(mention.value == NEGATIVE or mention.classes == ("Support Devices",) for mention in mentions):
         labels["No Finding"] = POSITIVE
     return labels
 
@@ -171,7 +178,7 @@ def find_mentions(text: str) -> list[Mention]:
             sentence.append(_Event(_UNCERTAINTY_BEFORE, (), match.start(), match.end()))
         else:
             cue = meaning(matched)
-            names_something = names_something or bool(cue.classes)
+            names_something = names_something or bool(cue.roles & _FINDING)
             sentence.append(_Event(cue.roles, cue.classes, match.start(), match.end()))
     if names_something:
         _read_sentence(plain, sentence, mentions)
@@ -202,11 +209,16 @@ def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]
     for index, event in enumerate(events):
         if event.roles & _SUBJECT:
             value = _state_of(plain, events, index)
+            if value is None and not event.roles & _QUIET:
+                value = clause.polarity_ahead()
+            clause.turn_to_subject()
             if value is not None:
                 mentions.append(Mention(plain[event.start : event.end], event.classes, value, event.start, event.end))
         elif event.roles & (_MENTION | _HINT):
             mention = Mention(plain[event.start : event.end], event.classes, POSITIVE, event.start, event.end)
             clause.meet(mention, hint=bool(event.roles & _HINT))
+            if index and events[index - 1].roles & _NORMAL and event.start - events[index - 1].end == 1:
+                mention.value = NEGATIVE
             mentions.append(mention)
         else:
             clause.hear(event, index)
@@ -215,28 +227,54 @@ def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]
 class _Clause:
     """What holds at a place in a sentence: which cue reaches here, and which mentions a later cue may reach."""
 
-    __slots__ = ("_alternative", "_covers", "_events", "_group", "_polarity", "_separated", "_subjects")
+    __slots__ = (
+        "_alternative",
+        "_covered",
+        "_described",
+        "_events",
+        "_group",
+        "_polarity",
+        "_separated",
+        "_subjects",
+        "_told",
+    )
 
     def __init__(self, events: Sequence[_Event]) -> None:
         self._events = events
         self._restart()
 
     def _restart(self) -> None:
-        self._polarity = POSITIVE
-        self._covers = False  # the cue has reached a mention
-        self._separated = False  # and a comma or an "and" came after that
-        self._alternative: Mention | None = None  # an affirmed mention followed by "or"
+        self._start_cue(POSITIVE)
         self._group: list[Mention] = []  # mentions since the last verb
         self._subjects: list[Mention] = []  # mentions before it
+        self._described: list[Mention] = []  # those of them that a "normal" would describe
+
+    def _start_cue(self, polarity: int) -> None:
+        self._polarity = polarity
+        self._covered: Mention | None = None  # the last mention that the cue has reached
+        self._told = False  # and a verb came after that
+        self._separated = False  # and a comma or an "and"
+        self._alternative: Mention | None = None  # an affirmed mention followed by "or"
+
+    def polarity_ahead(self) -> int:
+        """What holds for something named here that has no state: a cue denies it unless it has reached a mention."""
+        return NEGATIVE if self._polarity == NEGATIVE and self._covered is None else POSITIVE
+
+    def turn_to_subject(self) -> None:
+        """A part of every chest is named: a state from here on is not about the mentions before."""
+        self._described = []
 
     def meet(self, mention: Mention, hint: bool) -> None:
         """Give the mention the value that holds here."""
+        if self._separated and self._polarity == NEGATIVE and _is_device(mention) and not _is_device(self._covered):
+            self._start_cue(POSITIVE)
         mention.value = UNCERTAIN if hint and self._polarity == POSITIVE else self._polarity
         if self._alternative is not None and mention.value == POSITIVE:
             mention.value = self._alternative.value = UNCERTAIN
         self._alternative = None
-        self._covers = True
-        self._separated = False
+        self._covered = mention
+        self._told = self._separated = False
+        self._described = []
         self._group.append(mention)
 
     def hear(self, event: _Event, index: int) -> None:
@@ -256,7 +294,7 @@ class _Clause:
         elif roles & _NEGATION_BEFORE:
             self._start_cue(NEGATIVE)
         elif roles & _UNCERTAINTY_BEFORE:
-            if self._polarity != NEGATIVE or (self._covers and self._separated):
+            if self._polarity != NEGATIVE or self._separated:
                 self._start_cue(UNCERTAIN)
         elif roles & _VERSUS:
             for mention in self._group[-1:]:
@@ -271,27 +309,29 @@ class _Clause:
 
     def _hear_structure(self, event: _Event, index: int) -> None:
         roles = event.roles
+        if roles & _NORMAL:
+            for mention in self._described:
+                mention.value = NEGATIVE
         if roles & _SEPARATOR:
-            self._separated = True
-            ends = roles & _COMMA and self._polarity == UNCERTAIN and self._covers
-            if ends and not self._something_follows(index, _ALTERNATIVE):
-                self._polarity = POSITIVE
+            self._described = []
+            self._separated = self._covered is not None
+            ends = self._told or (roles & _COMMA and self._polarity == UNCERTAIN)
+            if self._separated and ends and not self._goes_on(index):
+                self._start_cue(POSITIVE)
         elif roles & _VERB:
             self._alternative = None
+            self._told = self._covered is not None
             if self._group:
                 self._subjects, self._group = self._group, []
-        if (
-            roles & _AFFIRMED
-            and self._covers
-            and self._separated
-            and not self._something_follows(index, _ALTERNATIVE | _NEGATION_AFTER)
-        ):
-            self._polarity = POSITIVE
+                self._described = [mention for mention in self._subjects if not _is_device(mention)]
+        if roles & _AFFIRMED and self._separated and not self._goes_on(index):
+            self._start_cue(POSITIVE)
 
-    def _start_cue(self, polarity: int) -> None:
-        self._polarity = polarity
-        self._covers = self._separated = False
-        self._alternative = None
+    def _goes_on(self, index: int) -> bool:
+        """Whether the list that the cue rules goes on: an "or" before the next verb or cue, or one denial for all."""
+        return self._something_follows(index, _ALTERNATIVE, _BREAK | _VERB | _CUE) or self._something_follows(
+            index, _NEGATION_AFTER
+        )
 
     def _reach_back_or_forward(self, value: int) -> None:
         reached = self._group or self._subjects
@@ -300,45 +340,59 @@ class _Clause:
         if not reached:
             self._start_cue(value)
 
-    def _something_follows(self, index: int, roles: int) -> bool:
+    def _something_follows(self, index: int, roles: int, end: int = _BREAK) -> bool:
         for event in self._events[index + 1 :]:
             if event.roles & roles:
                 return True
-            if event.roles & _BREAK:
+            if event.roles & end:
                 return False
         return False
 
 
-_WORDS_TO_STATE = 3
+def _is_device(mention: Mention | None) -> bool:
+    return mention is not None and mention.classes == ("Support Devices",)
+
+
+_WORDS_TO_STATE = 4
 
 
 def _state_of(plain: str, events: Sequence[_Event], index: int) -> int | None:
     """What is said of the subject at `index`: 1 enlarged, 0 normal, -1 unchanged or borderline, None = nothing."""
     before = _state_before(plain, events, index)
+    if before == UNCERTAIN and index + 1 < len(events) and events[index + 1].roles & _VERB:
+        after = _state_after(plain, events, index)
+        return before if after is None else after
     if before is not None:
         return before
-    after = _state_after(events, index)
+    after = _state_after(plain, events, index)
     return after if after is not None else _state_of_list(plain, events, index)
 
 
 def _state_before(plain: str, events: Sequence[_Event], index: int) -> int | None:
-    """A state that directly precedes: `enlarged heart`, `normal size of the heart`."""
-    if index == 0:
-        return None
-    event = events[index - 1]
-    gap = plain[event.end : events[index].start]
-    if not event.roles & _STATE or len(gap.split()) > _WORDS_TO_STATE:
-        return None
-    return _value(events, index - 1)
+    """A state that directly precedes: `enlarged heart`, `normal size of the heart`, `normal and stable contours`."""
+    found: int | None = None
+    for position in range(index - 1, -1, -1):
+        event = events[position]
+        if found is not None and event.roles & _SEPARATOR and not event.roles & _STATE:
+            continue
+        gap = plain[event.end : events[position + 1].start]
+        if not event.roles & _STATE or len(gap.split()) > _WORDS_TO_STATE:
+            return found
+        found = _value(events, position)
+        if found != UNCERTAIN:
+            return found
+    return found
 
 
-def _state_after(events: Sequence[_Event], index: int) -> int | None:
+def _state_after(plain: str, events: Sequence[_Event], index: int) -> int | None:
     """A state that follows in the clause; an unchanged one gives way to a telling one: `stable and mildly enlarged`."""
     found: int | None = None
     verb = False
     for position in range(index + 1, len(events)):
         roles = events[position].roles
         if roles & _STATE:
+            if (verb or found is not None) and _leads_to_subject(plain, events, position):
+                return found
             value = _value(events, position)
             if value != UNCERTAIN:
                 return value
@@ -346,8 +400,17 @@ def _state_after(events: Sequence[_Event], index: int) -> int | None:
         elif roles & (_BREAK | _MENTION | _HINT) or (roles & _SUBJECT and (verb or found is not None)):
             return found
         elif roles & _VERB:
+            if found is not None:
+                return found
             verb = True
     return found
+
+
+def _leads_to_subject(plain: str, events: Sequence[_Event], index: int) -> bool:
+    """Whether the state at `index` is said of a subject after it: `with normal heart size`."""
+    if index + 1 == len(events) or not events[index + 1].roles & _SUBJECT:
+        return False
+    return len(plain[events[index].end : events[index + 1].start].split()) <= 1
 
 
 def _state_of_list(plain: str, events: Sequence[_Event], index: int) -> int | None:
@@ -390,11 +453,18 @@ def _lexicon() -> tuple[PhraseBook[_Cue], re.Pattern[str]]:
                 if name is not None and name not in classes.get(phrase, ()):
                     classes[phrase] = (*classes.get(phrase, ()), name)
 
-    for group, role in (("mentions", _Role.MENTION), ("subjects", _Role.SUBJECT), ("hints", _Role.HINT)):
+    groups = {
+        "mentions": _Role.MENTION,
+        "hints": _Role.HINT,
+        "subjects": _Role.SUBJECT,
+        "quiet_subjects": _Role.SUBJECT | _Role.QUIET,
+    }
+    for group, role in groups.items():
         for name, patterns in findings[group].items():
             if name not in CHEXPERT_14:
                 raise ConfigError(f"{_LEXICON / 'findings.yaml'}: {name!r} is not a CheXpert class")
             add(patterns, role, name)
+    add(findings["others"], _Role.MENTION)
     for key, role in _CUE_ROLES.items():
         add(cues[key], role)
     for key, role in (("abnormal", _Role.ABNORMAL), ("normal", _Role.NORMAL), ("unsure", _Role.UNSURE)):

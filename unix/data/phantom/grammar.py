@@ -90,6 +90,9 @@ class _Choice:
     options: tuple[Node, ...]
 
 
+# Of no class, yet the CheXpert labeler lets nothing with it pass as No Finding.
+_INCIDENTAL = "egenerative changes"
+
 _TOKEN = re.compile(r"[\[\]|]|\{\w+\}|[^\[\]|{}]+")
 
 
@@ -112,6 +115,8 @@ def write_clean_text(findings: tuple[Finding, ...], draws: Draws) -> CleanText:
     without_impression = not without_findings and draws.chance(_NO_IMPRESSION_SHARE)
     told = () if without_findings else _tell(book, findings, labels, draws)
     stated = () if without_impression else _state(book, findings, labels, draws)
+    if any(_INCIDENTAL in sentence for sentence in told):
+        labels["No Finding"] = None
     return CleanText(told, stated, labels)
 
 
