@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,6 +33,9 @@ class ParsedAnswer(NamedTuple):
     repaired: bool
 
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: JSON can escape one, no table and no file can hold it."""
+
 _FENCE = re.compile(r"\A\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*\Z", re.DOTALL)
 
 
@@ -46,13 +50,15 @@ def parse_answer(content: str) -> ParsedAnswer:
     repaired = False
     try:
         value = json.loads(content)
+    except RecursionError:
+        raise AnswerError("answer is not whole JSON") from None
     except ValueError:
         match = _FENCE.match(content)
         if match is None or match[1] == content:
             raise AnswerError("answer is not whole JSON") from None
         try:
             value = json.loads(match[1])
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AnswerError("answer is not whole JSON") from None
         repaired = True
     if not isinstance(value, dict):
@@ -72,12 +78,24 @@ def answer_json(report: CleanedReport) -> str:
     )
 
 
+def _texts(answer: _Answer) -> Iterator[str]:
+    yield answer.findings
+    yield answer.impression
+    for span in answer.removed:
+        yield span.text
+        yield span.category
+
+
 def _validated(value: dict[str, Any]) -> CleanedReport:
     try:
         answer = _Answer.model_validate(value)
     except ValidationError as error:
-        fields = sorted({".".join(str(part) for part in fault["loc"]) for fault in error.errors(include_url=False)})
+        # A key that the model made up may be report text, and reasons reach tables, summaries and logs.
+        names = {str(fault["loc"][0]) for fault in error.errors(include_url=False)}
+        fields = sorted({name if name in _Answer.model_fields else "a key of its own" for name in names})
         raise AnswerError(f"answer does not have the schema: {', '.join(fields)}") from None
+    if any(_HALF_CHARACTER.search(text) for text in _texts(answer)):
+        raise AnswerError("answer holds half a character")
     return CleanedReport(
         findings=" ".join(answer.findings.split()),
         impression=" ".join(answer.impression.split()),

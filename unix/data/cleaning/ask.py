@@ -1,24 +1,30 @@
-"""Drives the client over many texts: workers, budget, a second try after a rejection, stopping on request."""
+"""Drives the client over many texts: workers, a second try after a rejection, when to stop and how."""
 
 import asyncio
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from unix.data.cleaning.client import ChatClient, Reply
-from unix.data.cleaning.guards import Pair, Verdict, explain, judge
+from unix.data.cleaning.client import ChatClient, OutOfBudget, Reply, Stopped, Usage
+from unix.data.cleaning.guards import Pair, Verdict, explain
+from unix.data.cleaning.guards import judge as judge_by_guards
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
-from unix.data.cleaning.pacing import Budget
 from unix.data.cleaning.prompt import Message
-from unix.errors import EndpointError
+from unix.errors import EndpointError, PolicyError, StoreError
 from unix.progress import Progress
 from unix.records import CleanedReport, Status, text_digest
 
 _FAILURES_UNTIL_STOP = 25
-_CHARACTERS_PER_TOKEN = 4
+"""Reports in a row without an answer, after which the endpoint counts as down."""
+
+_REFUSALS_UNTIL_STOP = 3
+"""Requests that the endpoint calls wrong (400, 422) before it answered any: then it is the settings that are wrong."""
+
+SECONDS_TO_DRAIN = 30.0
+"""How long what is in flight may take after a request to stop; a second request ends the wait."""
 
 
 @dataclass(slots=True)
@@ -28,87 +34,139 @@ class Asked:
     outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     calls: int = 0
     retries: int = 0
+    """Second tries after a rejection."""
+    num_refused: int = 0
+    """Answers 429."""
+    used: Usage = field(default_factory=Usage)
     stopped: str = ""
     interrupted: bool = False
-    fault: EndpointError | None = None
+    fault: Exception | None = None
 
 
-def ask_all(client: ChatClient, texts: Sequence[str], journal: Journal, budget_usd: float | None) -> Asked:
+def ask_all(
+    client: ChatClient, texts: Sequence[str], journal: Journal, judge: Callable[[Pair], Verdict] = judge_by_guards
+) -> Asked:
     """Ask for every text, each once; answers reach the journal as they come.
 
     Stops early, keeping every answer that came, when the budget is used up, on SIGINT or SIGTERM, and when the endpoint
-    cannot be asked at all.
+    or the journal cannot be used: then nothing more is sent, and what is in flight has `SECONDS_TO_DRAIN` to finish.
     """
-    return asyncio.run(_Run(client, texts, journal, budget_usd).run())
+    return asyncio.run(_Run(client, texts, journal, judge).run())
 
 
 class _Run:
     """One run over a list of texts."""
 
-    def __init__(self, client: ChatClient, texts: Sequence[str], journal: Journal, budget_usd: float | None) -> None:
+    def __init__(
+        self, client: ChatClient, texts: Sequence[str], journal: Journal, judge: Callable[[Pair], Verdict]
+    ) -> None:
         self._client = client
         self._texts = iter(texts)
         self._total = len(texts)
         self._journal = journal
-        self._budget = Budget(budget_usd)
+        self._judge_pair = judge
         self._asked = Asked()
         self._failures_in_a_row = 0
+        self._answered = False
+        self._stopping = asyncio.Event()
+        self._impatient = asyncio.Event()
 
     async def run(self) -> Asked:
+        loop = asyncio.get_running_loop()
+
+        def cannot_write(error: OSError) -> None:
+            loop.call_soon_threadsafe(self._fail, _unwritable(error))
+
         async with self._client:
-            flusher = asyncio.create_task(self._journal.flush_regularly())
             try:
-                with Progress("clean", self._total) as progress, _stop_signals(self._interrupt):
+                with (
+                    self._journal.flushing(cannot_write),
+                    Progress("clean", self._total) as progress,
+                    _stop_signals(self._interrupt),
+                ):
                     for _ in range(self._client.endpoint.warm_up):
-                        await self._work(progress, once=True)
-                    workers = min(self._client.concurrency.limit, self._total) or 1
-                    await asyncio.gather(*(self._work(progress) for _ in range(workers)))
-            finally:
-                flusher.cancel()
-                with suppress(asyncio.CancelledError):
-                    await flusher
+                        await self._finish({asyncio.create_task(self._work(progress, once=True))})
+                    workers = min(self._client.concurrency.limit, self._total)
+                    await self._finish({asyncio.create_task(self._work(progress)) for _ in range(workers)})
+            except OSError as error:
+                self._fail(_unwritable(error))
+        self._asked.num_refused = self._client.concurrency.num_refused
         return self._asked
 
+    async def _finish(self, workers: set[asyncio.Task[None]]) -> None:
+        """Wait for workers; once the run is to stop, not longer than what is in flight may take."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        impatient = asyncio.create_task(self._impatient.wait())
+        try:
+            pending = workers
+            while pending and not self._stopping.is_set():
+                _, waited = await asyncio.wait(pending | {stopping}, return_when=asyncio.FIRST_COMPLETED)
+                pending = waited & workers
+            deadline = time.monotonic() + SECONDS_TO_DRAIN
+            while pending and not self._impatient.is_set() and (left := deadline - time.monotonic()) > 0:
+                limit = None if self._asked.stopped == "budget" else left
+                _, waited = await asyncio.wait(
+                    pending | {impatient}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+                )
+                pending = waited & workers
+            for worker in pending:
+                worker.cancel()
+            for error in await asyncio.gather(*workers, return_exceptions=True):
+                if isinstance(error, Exception):
+                    raise error
+        finally:
+            stopping.cancel()
+            impatient.cancel()
+
     def _interrupt(self) -> None:
+        if self._asked.interrupted:
+            self._impatient.set()
         self._asked.interrupted = True
         self._stop("interrupted")
 
+    def _fail(self, fault: Exception) -> None:
+        self._asked.fault = self._asked.fault or fault
+        self._stop("endpoint")
+
     def _stop(self, reason: str) -> None:
         self._asked.stopped = self._asked.stopped or reason
+        self._client.stop()
+        self._stopping.set()
 
     async def _work(self, progress: Progress, once: bool = False) -> None:
-        while not self._asked.stopped:
-            text = next(self._texts, None)
-            if text is None:
-                return
-            worst = self._worst_cost(text)
-            if not self._budget.reserve(worst):
-                self._stop("budget")
-                return
-            spent = 0.0
-            try:
+        try:
+            while not self._stopping.is_set():
+                text = next(self._texts, None)
+                if text is None:
+                    return
                 outcome = await self._clean(text)
-                spent = outcome.usage.cost_usd
-            except EndpointError as error:
-                self._asked.fault = self._asked.fault or error
-                self._stop("endpoint")
-                return
-            finally:
-                self._budget.settle(worst, spent)
-            self._asked.outcomes[outcome.key.report_sha256] = outcome
-            self._journal.add(outcome)
-            self._count_failures(outcome)
-            progress.advance(note=self._note())
-            if once:
-                return
+                self._asked.outcomes[outcome.key.report_sha256] = outcome
+                self._journal.add(outcome)
+                self._count_failures(outcome)
+                progress.advance(note=self._note())
+                if once:
+                    return
+        except Stopped:
+            return
+        except OutOfBudget:
+            self._stop("budget")
+        except (EndpointError, PolicyError) as error:
+            self._fail(error)
+        except Exception:
+            self._stop("error")
+            raise
 
     async def _clean(self, text: str) -> Outcome:
         reply = await self._ask(text)
         usage = reply.usage
         verdict = self._judge(text, reply)
-        if verdict.status is Status.REJECTED and not self._client.endpoint.embedded and not self._asked.stopped:
-            self._asked.retries += 1
-            second = await self._ask(text, _correction(reply, verdict))
+        if verdict.status is Status.REJECTED and not self._client.endpoint.embedded:
+            try:
+                second = await self._ask(text, _correction(reply, verdict))
+            except (Stopped, OutOfBudget):  # the first answer is paid for, and final
+                second = Reply(None, "", Usage())
+            else:
+                self._asked.retries += 1
             usage += second.usage
             if second.answer is not None:
                 reply, verdict = second, self._judge(text, second)
@@ -123,41 +181,54 @@ class _Run:
             removed=cleaned.removed,
             usage=usage,
             created_at=time.time(),
+            prompt_version=prompt.version,
+            endpoint=endpoint.name,
         )
 
     async def _ask(self, text: str, correction: Sequence[Message] = ()) -> Reply:
         self._asked.calls += 1
-        return await self._client.clean(text, correction)
+        reply = await self._client.clean(text, correction)
+        self._asked.used += reply.usage
+        return reply
 
     def _judge(self, text: str, reply: Reply) -> Verdict:
         if reply.answer is None:
             return Verdict(Status.FAILED, (reply.failure,))
         prompt = self._client.prompt
-        return judge(Pair(text, reply.answer.report, reply.answer.repaired, prompt.removes_priors))
-
-    def _worst_cost(self, text: str) -> float:
-        """Dollars if every attempt is paid for, none of the prompt is cached, and every answer is the longest."""
-        endpoint = self._client.endpoint
-        if endpoint.price is None:
-            return 0.0
-        characters = len(text) + sum(len(message["content"]) for message in self._client.prompt.prefix)
-        dollars = (characters / _CHARACTERS_PER_TOKEN * endpoint.price.input) / 1e6
-        dollars += endpoint.max_output_tokens * endpoint.price.output / 1e6
-        return 2 * dollars * endpoint.price.peak_factor
+        return self._judge_pair(Pair(text, reply.answer.report, reply.answer.repaired, prompt.removes_priors))
 
     def _count_failures(self, outcome: Outcome) -> None:
-        self._failures_in_a_row = self._failures_in_a_row + 1 if outcome.status is Status.FAILED else 0
-        if self._failures_in_a_row >= _FAILURES_UNTIL_STOP:
-            self._asked.fault = EndpointError(
-                f"endpoint {self._client.endpoint.name} failed {_FAILURES_UNTIL_STOP} times in a row, last with "
-                f"{outcome.flags[0]}; look at its log, then run again: what was answered is kept"
+        failed = outcome.status is Status.FAILED
+        self._answered = self._answered or not failed
+        self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
+        refused_from_the_start = failed and not self._answered and outcome.flags[0].startswith("refused")
+        limit = _REFUSALS_UNTIL_STOP if refused_from_the_start else _FAILURES_UNTIL_STOP
+        if self._failures_in_a_row >= limit:
+            self._fail(
+                EndpointError(
+                    f"endpoint {self._client.endpoint.name} failed {limit} reports in a row, the last with "
+                    f"`{outcome.flags[0]}`; look at its log and its settings, then run again: what was answered is kept"
+                )
             )
-            self._stop("endpoint")
 
     def _note(self) -> str:
-        concurrency = self._client.concurrency
-        note = f"{concurrency.in_flight} in flight of {concurrency.limit}"
-        return f"{note}, {self._budget.spent:.4f} USD" if self._budget.spent else note
+        """The state in a few words: in flight, refusals, cache, dollars so far and to go."""
+        concurrency, used, done = self._client.concurrency, self._asked.used, len(self._asked.outcomes)
+        parts = [f"{concurrency.in_flight} in flight of {concurrency.limit}"]
+        if concurrency.num_refused:
+            parts.append(f"{concurrency.num_refused} x 429")
+        if used.cached_tokens:
+            parts.append(f"cache {used.cached_tokens / used.prompt_tokens:.0%}")
+        if spent := self._client.budget.spent:
+            parts.append(f"{spent:.4f} USD, {spent / done * (self._total - done):.4f} to go")
+        return ", ".join(parts)
+
+
+def _unwritable(error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write the journal of answers ({error.strerror or type(error).__name__}); nothing more was asked. Make "
+        "room or mend the store, then run again"
+    )
 
 
 def _correction(reply: Reply, verdict: Verdict) -> list[Message]:
@@ -173,11 +244,12 @@ def _stop_signals(stop: Callable[[], None]) -> Generator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
-        for number in signals:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -9,20 +9,23 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, cast
 
+import aiohttp
 import httpx2
 import openai
 
 from unix.data.cleaning.answer import ParsedAnswer, parse_answer
 from unix.data.cleaning.endpoint import Endpoint
-from unix.data.cleaning.pacing import Concurrency, Rate
+from unix.data.cleaning.pacing import Budget, Concurrency, Rate
 from unix.data.cleaning.prompt import CleanPrompt, Message
+from unix.data.cleaning.transport import http_client
 from unix.errors import AnswerError, EndpointError
 
 _STOP_AT_ONCE = {
@@ -31,9 +34,17 @@ _STOP_AT_ONCE = {
     403: "access was denied",
     404: "the address or the model is unknown",
 }
-_RETRIED = frozenset({408, 409, 425, 429})
+_REDIRECTS = "redirects to another address, where nothing was sent; set base_url to the address that is meant"
+_RETRIED = frozenset({408, 409, 425})
+_FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls", "insufficient_system_resource"})
+"""Those with a name; an endpoint's own invention could be anything, and reasons reach tables and logs."""
+
+_MOST_REFUSALS = 30
+"""429 answers to one report at most; they do not count as attempts, for they say nothing about the report."""
+
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 600.0
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -70,6 +81,14 @@ class Reply:
     """The message's text, for quoting it back."""
 
 
+class Stopped(Exception):
+    """The client was asked to stop before this request was sent."""
+
+
+class OutOfBudget(Exception):
+    """The next request could cost more than the budget still holds."""
+
+
 class _AttemptFailed(Exception):
     """One request failed in a way that the next may not."""
 
@@ -80,24 +99,54 @@ class _AttemptFailed(Exception):
         self.usage = usage or Usage()
 
 
-class ChatClient:
-    """Cleans reports through one endpoint; an async context manager."""
+class _TooManyRequests(_AttemptFailed):
+    """The endpoint answered 429."""
 
-    def __init__(self, endpoint: Endpoint, prompt: CleanPrompt, concurrency: int | None = None, seed: int = 0) -> None:
+
+class _Refused(_AttemptFailed):
+    """The endpoint will not answer this request, however often it is asked."""
+
+
+class ChatClient:
+    """Cleans reports through one endpoint; an async context manager.
+
+    Args:
+        endpoint: whom to ask.
+        prompt: what to ask.
+        concurrency: requests in flight at most; None: as the endpoint's limits say.
+        budget_usd: what all requests together may cost.
+        private_only: connect to loopback and private addresses alone (`check_policy` says when).
+        seed: of the jitter between attempts.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        prompt: CleanPrompt,
+        concurrency: int | None = None,
+        budget_usd: float | None = None,
+        private_only: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.endpoint = endpoint
         self.prompt = prompt
         self.concurrency = Concurrency(concurrency or endpoint.limits.concurrency)
+        self.budget = Budget(budget_usd)
         self._requests = Rate(endpoint.limits.requests_per_minute)
         self._tokens = Rate(endpoint.limits.tokens_per_minute)
         self._jitter = random.Random(seed)
+        self._stopping = False
+        self._waiting = set[asyncio.Task[object]]()
         self._client = openai.AsyncOpenAI(
             api_key=endpoint.api_key(),
             base_url=endpoint.base_url or "http://embedded/v1",
             max_retries=0,
             timeout=endpoint.limits.timeout_seconds,
-            http_client=_http_client(endpoint, self.concurrency.limit),
+            http_client=http_client(endpoint, self.concurrency.limit, private_only),
         )
-        self._body: dict[str, Any] = {
+        # The package sends the ids of an OpenAI account that it finds in the environment, to whatever host.
+        self._client.organization = self._client.project = None
+        body: dict[str, Any] = {
             "model": endpoint.model,
             "temperature": endpoint.temperature,
             "max_tokens": endpoint.max_output_tokens,
@@ -105,9 +154,13 @@ class ChatClient:
         }
         if endpoint.json_mode == "schema":
             schema = {"name": "cleaned_report", "strict": True, "schema": prompt.schema}
-            self._body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif endpoint.json_mode == "object":
-            self._body["response_format"] = {"type": "json_object"}
+            body["response_format"] = {"type": "json_object"}
+        # The part of the body that every request has in common is written once; messages come last.
+        body["messages"] = list(prompt.prefix)
+        self._body_start = _json(body)[: -len(b"]}")] + (b"," if prompt.prefix else b"")
+        self._prefix_characters = sum(len(message["content"]) for message in prompt.prefix)
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,96 +170,179 @@ class ChatClient:
     ) -> None:
         await self._client.close()
 
+    def stop(self) -> None:
+        """Send nothing any more: what is in flight may finish, whatever waits to be sent raises `Stopped`."""
+        self._stopping = True
+        for task in self._waiting:
+            task.cancel()
+
     async def clean(self, report: str, correction: Sequence[Message] = ()) -> Reply:
         """Ask for one report; `correction` follows it (an earlier answer and what was wrong with it).
 
         Raises:
             EndpointError: nothing can be asked there at all (key, balance, address, model).
+            PolicyError: the host now resolves to an address where the report must not go.
+            OutOfBudget: asking could cost more than is left.
+            Stopped: `stop` was called, and there is no answer yet.
         """
-        messages = [*self.prompt.messages(report), *correction]
+        messages = [*self.prompt.messages(report)[len(self.prompt.prefix) :], *correction]
         usage = Usage()
-        reason = ""
-        wait: float | None = None
-        for attempt in range(self.endpoint.limits.attempts):
-            if attempt:
-                await asyncio.sleep(self._wait(attempt, wait))
+        attempts = refusals = 0
+        while True:
+            wait: float | None = None
             try:
-                async with self.concurrency.slot():
-                    content, attempt_usage = await self._request(messages)
+                content, attempt_usage = await self._request(messages)
                 usage += attempt_usage
                 return Reply(parse_answer(content), "", usage, content)
             except _AttemptFailed as failed:
                 usage += failed.usage
                 reason, wait = failed.reason, failed.wait_seconds
-                if reason.startswith("refused"):
-                    break
+                if isinstance(failed, _Refused):
+                    return Reply(None, reason, usage)
+                if isinstance(failed, _TooManyRequests):
+                    refusals += 1
+                else:
+                    attempts += 1
             except AnswerError as error:
                 reason, wait = str(error), 0.0
-        return Reply(None, reason, usage)
+                attempts += 1
+            if attempts >= self.endpoint.limits.attempts or refusals >= _MOST_REFUSALS:
+                return Reply(None, reason, usage)
+            with self._may_stop():
+                await asyncio.sleep(self._wait(attempts + refusals, wait))
 
     def _wait(self, attempt: int, asked: float | None) -> float:
         """Seconds before the next attempt: what the endpoint asked for, else full jitter below a doubling bound."""
         if asked is not None:
-            return asked
+            return asked * self._jitter.uniform(1.0, 1.1)  # so that those who were told the same do not meet again
         return self._jitter.uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**attempt))
 
-    async def _request(self, messages: list[Message]) -> tuple[str, Usage]:
-        await self._requests.take()
-        await self._tokens.take(sum(len(message["content"]) for message in messages) / _CHARACTERS_PER_TOKEN)
-        started = time.monotonic()
+    @contextmanager
+    def _may_stop(self) -> Generator[None]:
+        """The body only waits: `stop` ends it, as `Stopped`."""
+        if self._stopping:
+            raise Stopped
+        task = cast(asyncio.Task[object], asyncio.current_task())
+        self._waiting.add(task)
         try:
-            async with asyncio.timeout(self.endpoint.limits.timeout_seconds):
-                response = await self._client.post(
-                    "/chat/completions", body={**self._body, "messages": messages}, cast_to=httpx2.Response
-                )
-        except openai.APIStatusError as error:
-            raise self._status_fault(error) from None
-        except (TimeoutError, openai.APITimeoutError):
-            raise _AttemptFailed("timeout", usage=_attempt(started)) from None
-        except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
-            raise _AttemptFailed(f"connection failed ({type(error).__name__})", usage=_attempt(started)) from None
-        if response.is_redirect:
-            raise EndpointError(
-                f"endpoint {self.endpoint.name} redirects to another address; set base_url to the address it means"
-            )
-        content, finish, usage = self._read(response.content, started)
+            yield
+        except asyncio.CancelledError:
+            if self._stopping and task.uncancel() == 0:
+                raise Stopped from None
+            raise
+        finally:
+            self._waiting.discard(task)
+
+    async def _request(self, messages: list[Message]) -> tuple[str, Usage]:
+        characters = self._prefix_characters + sum(len(message["content"]) for message in messages)
+        worst = self._worst_cost(characters)
+        with self._may_stop():
+            await self._requests.take()
+            await self._tokens.take(characters / _CHARACTERS_PER_TOKEN)
+            sent_in_round = await self.concurrency.enter()
+            try:
+                if not await self.budget.reserve(worst):
+                    raise OutOfBudget
+            except BaseException:
+                self.concurrency.leave()
+                raise
+        cost: float | None = None
+        try:
+            content, finish, usage = await self._send(messages, sent_in_round)
+            cost = usage.cost_usd
+        except _StatusFault as fault:
+            cost = 0.0
+            raise fault.meaning from None
+        finally:
+            self.budget.settle(worst, cost)
+            self.concurrency.leave()
         self.concurrency.succeeded()
         if finish != "stop":
             raise _AttemptFailed(f"finish_reason {finish}", wait_seconds=0.0, usage=usage)
         return content, usage
 
-    def _status_fault(self, error: openai.APIStatusError) -> Exception:
+    async def _send(self, messages: list[Message], sent_in_round: int) -> tuple[str, str, Usage]:
+        body = self._body_start + _json(messages)[1:] + b"}"
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self.endpoint.limits.timeout_seconds):
+                response = await self._client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+        except openai.APIStatusError as error:
+            raise _StatusFault(self._status_fault(error, sent_in_round)) from None
+        except (TimeoutError, openai.APITimeoutError):
+            raise _AttemptFailed("timeout", usage=_attempt(started)) from None
+        except (openai.APIConnectionError, httpx2.HTTPError, OSError, aiohttp.ClientError) as error:
+            raise _AttemptFailed(f"connection failed ({type(error).__name__})", usage=_attempt(started)) from None
+        if response.is_redirect:
+            raise EndpointError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
+        return self._read(response.content, started)
+
+    def _status_fault(self, error: openai.APIStatusError, sent_in_round: int) -> Exception:
         status = error.status_code
         if status in _STOP_AT_ONCE:
             return EndpointError(f"endpoint {self.endpoint.name} answered {status}: {_STOP_AT_ONCE[status]}")
         if 300 <= status < 400:
-            return EndpointError(
-                f"endpoint {self.endpoint.name} redirects ({status}); set base_url to the address it means"
-            )
+            return EndpointError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
+        wait = _retry_after(error.response.headers.get("retry-after"))
         if status == 429:
-            self.concurrency.refused()
+            self.concurrency.refused(sent_in_round)
+            return _TooManyRequests("status 429", wait, Usage(attempts=1))
         if status in _RETRIED or status >= 500:
-            return _AttemptFailed(
-                f"status {status}", _retry_after(error.response.headers.get("retry-after")), Usage(attempts=1)
-            )
-        return _AttemptFailed(f"refused with status {status}", usage=Usage(attempts=1))
+            return _AttemptFailed(f"status {status}", wait, Usage(attempts=1))
+        return _Refused(f"refused with status {status}", usage=Usage(attempts=1))
 
     def _read(self, body: bytes, started: float) -> tuple[str, str, Usage]:
         """Content, finish reason and usage of a response's body, which may begin with keep-alive lines."""
         try:
             value = cast(dict[str, Any], json.loads(body if body[:1] == b"{" else _without_keep_alive(body)))
             choice = value["choices"][0]
-            content, finish = choice["message"]["content"] or "", str(choice["finish_reason"])
-        except (ValueError, KeyError, IndexError, TypeError):
+            content, finish = choice["message"]["content"] or "", choice["finish_reason"]
+            if not isinstance(content, str):
+                raise TypeError
+            used = cast(dict[str, Any], value.get("usage") or {})
+            details = cast(dict[str, Any], used.get("prompt_tokens_details") or {})
+            prompt_tokens, completion_tokens = _count(used.get("prompt_tokens")), _count(used.get("completion_tokens"))
+            cached = _count(used.get("prompt_cache_hit_tokens") or details.get("cached_tokens"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _AttemptFailed("malformed response", wait_seconds=0.0, usage=_attempt(started)) from None
-        used = cast(dict[str, Any], value.get("usage") or {})
-        prompt_tokens, completion_tokens = int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0)
-        details = cast(dict[str, Any], used.get("prompt_tokens_details") or {})
-        cached = int(used.get("prompt_cache_hit_tokens") or details.get("cached_tokens") or 0)
+        cached = min(cached, prompt_tokens)
         price = self.endpoint.price
         cost = price.cost(prompt_tokens, cached, completion_tokens, datetime.now(UTC)) if price is not None else 0.0
         latency = (time.monotonic() - started) * 1e3
-        return str(content), finish, Usage(prompt_tokens, completion_tokens, cached, cost, latency, 1)
+        usage = Usage(prompt_tokens, completion_tokens, cached, cost, latency, 1)
+        return content, finish if finish in _FINISH_REASONS else "unknown", usage
+
+    def _worst_cost(self, characters: int) -> float:
+        """Dollars for one request if none of it is cached, each character a token and the answer the longest."""
+        endpoint, price = self.endpoint, self.endpoint.price
+        if price is None:
+            return 0.0
+        return (characters * price.input + endpoint.max_output_tokens * price.output) / 1e6 * price.peak_factor
+
+
+class _StatusFault(Exception):
+    """The endpoint answered with an error, which costs nothing; `meaning` is what follows from it."""
+
+    def __init__(self, meaning: Exception) -> None:
+        super().__init__()
+        self.meaning = meaning
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _count(value: object) -> int:
+    """A number of tokens; 0 where none is given.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None:
+        return 0
+    if not isinstance(value, int) or value < 0:
+        raise TypeError
+    return value
 
 
 def _attempt(started: float) -> Usage:
@@ -228,17 +364,4 @@ def _retry_after(value: str | None) -> float | None:
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)
-
-
-def _http_client(endpoint: Endpoint, concurrency: int) -> httpx2.AsyncClient:
-    """The transport. No redirects, for they could lead to another host; no proxy from the environment, likewise."""
-    if endpoint.embedded:
-        from unix.data.cleaning.server import app
-
-        return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), follow_redirects=False)
-    return openai.DefaultAioHttpClient(
-        follow_redirects=False,
-        trust_env=False,
-        limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-    )
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)

@@ -2,12 +2,12 @@
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError
@@ -15,6 +15,10 @@ from pydantic import Field, ValidationError
 from unix.config import Config, describe, json_digest
 from unix.errors import ConfigError, PolicyError
 from unix.resources import resource
+
+_PLAIN_ADDRESS = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII
+)
 
 EMBEDDED = "embedded"
 """Name of the endpoint in this process."""
@@ -134,18 +138,23 @@ def load_endpoint(name: str, base_url: str | None = None, model: str | None = No
     return _checked(values, str(path))
 
 
-def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Collection[str] = ()) -> None:
+def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Collection[str] = ()) -> bool:
     """Refuse to send reports of credentialed sources to a host that is neither local, private nor acknowledged.
+
+    Returns:
+        Whether connections must be held to private addresses.
 
     Raises:
         PolicyError: what PhysioNet asks, and the lawful ways on.
     """
     credentialed = sorted(set(sources) - OPEN_SOURCES)
     if endpoint.base_url is None or not credentialed:
-        return
+        return False
     host = _host(endpoint.base_url)
-    if host in {name.lower() for name in acknowledged} or is_private(host):
-        return
+    if host in {name.lower() for name in acknowledged}:
+        return False
+    if is_private(host):
+        return True
     raise PolicyError(
         f"endpoint {endpoint.name}: reports of {', '.join(credentialed)} must not go to {host}, a public host: "
         "PhysioNet's data use agreement forbids sharing credentialed data with third parties, also through an API. Use "
@@ -157,9 +166,17 @@ def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Col
 def is_private(host: str) -> bool:
     """Whether every address of `host` is loopback or private; a host that does not resolve is not."""
     addresses = _addresses(host)
-    return bool(addresses) and all(
-        any(address in network for network in _PRIVATE if network.version == address.version) for address in addresses
-    )
+    return bool(addresses) and all(map(is_private_address, addresses))
+
+
+def is_private_address(address: str) -> bool:
+    """Whether an IP address, a zone after `%` aside, is loopback or private; one mapped into IPv6 is what it maps."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in _PRIVATE if network.version == parsed.version)
 
 
 def _checked(values: dict[str, Any], origin: str) -> Endpoint:
@@ -168,24 +185,33 @@ def _checked(values: dict[str, Any], origin: str) -> Endpoint:
     except ValidationError as error:
         raise ConfigError(f"{origin}, endpoint {values['name']}: {describe(error)}") from error
     if endpoint.base_url is not None and not _host(endpoint.base_url):
-        raise ConfigError(f"endpoint {endpoint.name}: base_url {endpoint.base_url!r} is not an http(s) address")
+        # The value is not repeated: it may hold a password or a key.
+        raise ConfigError(
+            f"endpoint {endpoint.name}: its base_url is not an http(s) address of host, port and path alone, such as "
+            "http://127.0.0.1:8000/v1; a key belongs in the environment variable that api_key_env names"
+        )
     if endpoint.base_url is None and endpoint.name != EMBEDDED:
         raise ConfigError(f"{origin}, endpoint {endpoint.name}: base_url is missing")
     return endpoint
 
 
-def _addresses(host: str) -> Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses(host: str) -> Sequence[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    return [str(entry[4][0]) for entry in found]
 
 
 def _host(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    return (parts.hostname or "").lower() if parts.scheme in ("http", "https") else ""
+    """The host of a plain http(s) address, else "".
+
+    Plain: a host of letters, digits, dots and hyphens or an address in brackets, a port, a path. Whatever else an
+    address can hold (a user before `@`, a backslash, a query) is what parsers disagree on, and the parser that decides
+    about the policy is not the one that opens the connection.
+    """
+    match = _PLAIN_ADDRESS.fullmatch(base_url)
+    return match["host"].strip("[]").lower() if match is not None else ""
 
 
 def _endpoints_file() -> Path:

@@ -1,17 +1,18 @@
 """Answers on their way to the store: appended to a file within half a second, folded into the table at the end.
 
 Each writer has a file of its own below `<store>/journal/clean/`. A run that was killed leaves its file behind; the next
-one reads it, so nothing that was answered is asked again, and folds it. A file in a writer's hands is locked and only
-read by others. On an object store, which cannot append, each flush is an object of its own.
+one puts what it holds into the table first, whatever prompt, model or part of the studies it belongs to, so nothing
+that was answered is asked again. A file in a writer's hands is locked and only read by others. On an object store,
+which cannot append, each flush is an object of its own.
 """
 
-import asyncio
 import fcntl
 import json
 import os
+import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -49,50 +50,75 @@ class Outcome:
     usage: Usage
     created_at: float
     """Seconds since the epoch."""
+    prompt_version: str
+    endpoint: str
 
 
 class Journal:
-    """The journal of one run; close it after folding."""
+    """The journal of one run; close it after folding. `add` and `flush` may be called from different threads."""
 
     def __init__(self, store: Store) -> None:
         self._folder = store.location("journal", "clean")
         self._local = "://" not in self._folder
         self._buffer: list[Outcome] = []
+        self._flushing = threading.Lock()
         self._locks: dict[str, int] = {}
         self._segments: list[str] = []
+        self._num_segments = 0
         self._name = uuid.uuid4().hex
         self._file: int | None = None
 
-    def replay(self) -> list[Outcome]:
-        """What earlier runs left behind and what others are writing. Files that nobody holds become this run's."""
-        return list(self._read_local() if self._local else self._read_remote())
+    def replay(self) -> tuple[list[Outcome], list[Outcome]]:
+        """What earlier runs left behind, whose files are this run's from now on; and what others are writing."""
+        return self._replay_local() if self._local else (self._replay_remote(), [])
 
     def add(self, outcome: Outcome) -> None:
         """Remember an outcome until the next flush."""
         self._buffer.append(outcome)
 
     def flush(self) -> None:
-        """Put what was added on disk."""
-        if not self._buffer:
-            return
-        lines = "".join(json.dumps(asdict(outcome), ensure_ascii=False) + "\n" for outcome in self._buffer).encode()
-        if self._local:
-            os.write(self._own_file(), lines)
-            os.fdatasync(self._own_file())
-        else:
-            segment = f"{self._folder}/{self._name}-{len(self._segments):06d}.jsonl"
-            filesystem, path = _filesystem(segment)
-            filesystem.pipe_file(path, lines)
-            self._segments.append(segment)
-        self._buffer.clear()
+        """Put what was added on disk.
 
-    async def flush_regularly(self) -> None:
-        """Flush every so often until cancelled, then once more."""
+        Raises:
+            OSError: there is no space, or no store any more; what was added stays for the next try.
+        """
+        with self._flushing:
+            outcomes = self._buffer[:]
+            if not outcomes:
+                return
+            lines = "".join(json.dumps(asdict(outcome), ensure_ascii=False) + "\n" for outcome in outcomes).encode()
+            if self._local:
+                _append(self._own_file(), lines)
+            else:
+                segment = f"{self._folder}/{self._name}-{self._num_segments:06d}.jsonl"
+                filesystem, path = _filesystem(segment)
+                filesystem.pipe_file(path, lines)
+                self._num_segments += 1
+                self._segments.append(path)
+            del self._buffer[: len(outcomes)]
+
+    @contextmanager
+    def flushing(self, on_failure: Callable[[OSError], None]) -> Generator[None]:
+        """Flush every so often while the body runs, and once after it.
+
+        In a thread: the body's own work must not hold answers back. `on_failure` is called there, and flushing ends.
+        """
+        ended = threading.Event()
+
+        def flush_regularly() -> None:
+            try:
+                while not ended.wait(SECONDS_BETWEEN_FLUSHES):
+                    self.flush()
+            except OSError as error:
+                on_failure(error)
+
+        thread = threading.Thread(target=flush_regularly, name="journal")
+        thread.start()
         try:
-            while True:
-                await asyncio.sleep(SECONDS_BETWEEN_FLUSHES)
-                self.flush()
+            yield
         finally:
+            ended.set()
+            thread.join()
             self.flush()
 
     def discard(self) -> None:
@@ -100,8 +126,9 @@ class Journal:
         for path in self._locks:
             Path(path).unlink(missing_ok=True)
         for segment in self._segments:
-            filesystem, path = _filesystem(segment)
-            filesystem.rm(path)
+            filesystem, _ = _filesystem(self._folder)
+            with suppress(FileNotFoundError):
+                filesystem.rm(segment)
         self.close()
 
     def close(self) -> None:
@@ -111,6 +138,7 @@ class Journal:
         self._locks.clear()
         self._segments.clear()
         self._file = None
+        self._name = uuid.uuid4().hex
 
     def _own_file(self) -> int:
         if self._file is None:
@@ -121,21 +149,44 @@ class Journal:
             self._locks[path] = self._file
         return self._file
 
-    def _read_local(self) -> Iterator[Outcome]:
+    def _replay_local(self) -> tuple[list[Outcome], list[Outcome]]:
+        left: list[Outcome] = []
+        others: list[Outcome] = []
         for path in sorted(Path(self._folder).glob("*.jsonl")):
             with suppress(FileNotFoundError):
                 descriptor = os.open(path, os.O_RDWR)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self._locks[str(path)] = descriptor
+                    into = left
                 except OSError:
                     os.close(descriptor)
-                yield from _outcomes(path.read_bytes())
+                    into = others
+                into.extend(_outcomes(path.read_bytes()))
+        return left, others
 
-    def _read_remote(self) -> Iterator[Outcome]:
+    def _replay_remote(self) -> list[Outcome]:
+        """Every object: one that its writer still remembers may go as well once what it holds is in the table."""
         filesystem, folder = _filesystem(self._folder)
+        left: list[Outcome] = []
         for path in sorted(cast(list[str], filesystem.glob(f"{folder}/*.jsonl"))):
-            yield from _outcomes(cast(bytes, filesystem.cat_file(path)))
+            with suppress(FileNotFoundError):
+                left.extend(_outcomes(cast(bytes, filesystem.cat_file(path))))
+                self._segments.append(path)
+        return left
+
+
+def _append(descriptor: int, lines: bytes) -> None:
+    """Write all of it, or nothing: what is left of a line that did not fit would spoil the next one."""
+    end = os.fstat(descriptor).st_size
+    try:
+        written = 0
+        while written < len(lines):
+            written += os.write(descriptor, lines[written:])
+        os.fdatasync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -157,4 +208,6 @@ def _outcomes(data: bytes) -> Iterator[Outcome]:
                     removed=tuple(RemovedSpan(**span) for span in value["removed"]),
                     usage=Usage(**value["usage"]),
                     created_at=value["created_at"],
+                    prompt_version=value["prompt_version"],
+                    endpoint=value["endpoint"],
                 )

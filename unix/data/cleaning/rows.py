@@ -7,38 +7,33 @@ from typing import Any, cast
 import polars as pl
 
 from unix.data.cleaning.client import Usage
-from unix.data.cleaning.endpoint import Endpoint
 from unix.data.cleaning.journal import AnswerKey, Outcome
-from unix.data.cleaning.prompt import CleanPrompt
 from unix.records import RemovedSpan, Status
 from unix.store import SCHEMAS
 
 _STUDY_COLUMNS = ("source", "study_id", "report_sha256")
+_ANSWER = ("report_sha256", "prompt_digest", "model", "parameters_digest")
 _SCHEMA = SCHEMAS["cleaned_reports"]
 
 
-def rows_of(
-    studies: pl.DataFrame, outcomes: Mapping[str, Outcome], endpoint: Endpoint, prompt: CleanPrompt
-) -> pl.DataFrame:
-    """A row for every study whose text has an outcome. What a shared answer used is booked on its first study alone."""
+def rows_of(studies: pl.DataFrame, outcomes: Iterable[Outcome]) -> pl.DataFrame:
+    """A row for every study whose text has an outcome. What a shared answer used is booked on its first study alone.
+
+    Of several outcomes with one key the last counts.
+    """
+    latest = {outcome.key: outcome for outcome in outcomes}
     answers = pl.DataFrame(
-        [_answer(digest, outcome) for digest, outcome in outcomes.items()],
+        [_answer(outcome) for outcome in latest.values()],
         schema={name: dtype for name, dtype in _SCHEMA.items() if name in _ANSWER_COLUMNS},
         orient="row",
     )
-    first = pl.int_range(pl.len()).over("report_sha256") == 0
+    first = pl.int_range(pl.len()).over(_ANSWER) == 0
     used = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "latency_ms", "attempts")
     return (
         studies.select(_STUDY_COLUMNS)
         .join(answers, on="report_sha256", how="inner", maintain_order="left")
-        .with_columns(
-            prompt_version=pl.lit(prompt.version),
-            prompt_digest=pl.lit(prompt.digest),
-            model=pl.lit(endpoint.model),
-            parameters_digest=pl.lit(endpoint.parameters_digest),
-            endpoint=pl.lit(endpoint.name),
-            **{name: pl.when(first).then(pl.col(name)).otherwise(pl.lit(0, _SCHEMA[name])) for name in used},
-        )
+        .with_columns(**{name: pl.when(first).then(pl.col(name)).otherwise(pl.lit(0, _SCHEMA[name])) for name in used})
+        .select(_SCHEMA.names())
     )
 
 
@@ -47,28 +42,20 @@ def outcomes_of(rows: pl.DataFrame) -> dict[str, Outcome]:
     return {row["report_sha256"]: _outcome(row) for row in rows.iter_rows(named=True)}
 
 
-_ANSWER_COLUMNS = (
-    "report_sha256",
-    "status",
-    "findings",
-    "impression",
-    "removed",
-    "flags",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "cost_usd",
-    "latency_ms",
-    "attempts",
-    "created_at",
-)
+_ANSWER_COLUMNS = tuple(name for name in _SCHEMA if name not in ("source", "study_id"))
 
 
-def _answer(digest: str, outcome: Outcome) -> tuple[Any, ...]:
+def _answer(outcome: Outcome) -> tuple[Any, ...]:
     """One answer's values in the order of `_ANSWER_COLUMNS`."""
     usage = outcome.usage
+    key = outcome.key
     return (
-        digest,
+        key.report_sha256,
+        outcome.prompt_version,
+        key.prompt_digest,
+        key.model,
+        key.parameters_digest,
+        outcome.endpoint,
         outcome.status.value,
         outcome.findings,
         outcome.impression,
@@ -94,4 +81,6 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
         removed=tuple(RemovedSpan(**span) for span in cast(Iterable[dict[str, str]], row["removed"])),
         usage=Usage(),
         created_at=cast(datetime, row["created_at"]).timestamp(),
+        prompt_version=row["prompt_version"],
+        endpoint=row["endpoint"],
     )

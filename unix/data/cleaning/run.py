@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import polars as pl
@@ -16,9 +16,9 @@ from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.prompt import CleanPrompt, check_frozen, load_prompt
 from unix.data.cleaning.rows import outcomes_of, rows_of
 from unix.data.sections import LAST_PARAGRAPH, parse_sections
-from unix.errors import Interrupted
+from unix.errors import ConfigError, Interrupted
 from unix.records import Rejection, Status
-from unix.store import Store
+from unix.store import KEYS, SCHEMAS, Store
 
 JOB = "clean"
 EMPTY_REPORT = "empty_report"
@@ -80,13 +80,20 @@ class CleanSummary(Config):
     """Reports per flag or cause of failure."""
     calls: int = 0
     """Reports asked for, the second tries after a rejection included; the estimate in a dry run."""
+    second_tries: int = 0
+    """Of the calls, those after a rejection, with the fault quoted back."""
+    too_many_requests: int = 0
+    """How often the endpoint answered 429."""
     replayed: int = 0
-    """Texts whose answer an interrupted run had left in the journal."""
+    """Texts whose answer interrupted runs had left in the journal."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_hit_share: float = 0.0
+    """Of the prompt's tokens, those that the endpoint had in its cache."""
     cost_usd: float = 0.0
     seconds: float = 0.0
+    reports_per_second: float = 0.0
     stopped: str = ""
     """Why it ended before the last report: `budget`, or ""."""
 
@@ -102,14 +109,77 @@ def clean(config: CleanConfig) -> CleanSummary:
     """
     started = time.monotonic()
     store = Store(config.store)
+    if store.version("studies") is None:
+        raise ConfigError(
+            f"{store.uri} holds no studies; read a source into it first (unix ingest), or name the store with --store"
+        )
     endpoint = load_endpoint(config.endpoint, config.base_url, config.model)
     prompt = load_prompt(config.prompt)
     check_frozen(store, prompt)
-    studies = _studies(store, config.partition, config.only)
-    check_policy(endpoint, studies["source"].unique().to_list(), config.acknowledge_host)
+    studies = _studies(store, config)
+    private_only = check_policy(endpoint, studies["source"].unique().to_list(), config.acknowledge_host)
+    if config.dry_run:
+        todo, base = _todo(store, studies, endpoint, prompt, config)
+        answered = _answers_in_store(store, todo, _final_rows(store, endpoint, prompt, config.retry_rejected))
+        return base.model_copy(update=_estimate(todo, answered, endpoint, prompt, config))
+
+    client = ChatClient(endpoint, prompt, config.concurrency, config.budget_usd, private_only)
+    journal = Journal(store)
+    try:
+        left, others = journal.replay()
+        folded = _fold(store, left)
+        journal.discard()
+        todo, base = _todo(store, studies, endpoint, prompt, config)
+        final = _final_rows(store, endpoint, prompt, config.retry_rejected)
+        known = _answers_in_store(store, todo, final) | _usable(others, endpoint, prompt, config.retry_rejected)
+        outcomes = _unusable(todo, endpoint, prompt) | known
+        asked = ask_all(client, _without_outcome(todo, outcomes), journal)
+        rows = rows_of(todo, (outcomes | asked.outcomes).values())
+        store.upsert("cleaned_reports", rows)
+        store.reject(_rejections(rows))
+        journal.discard()
+        folded = folded.lazy().join(studies.lazy().select(_STUDY), on=_STUDY, how="semi")
+        folded = _final(folded, endpoint, prompt, config.retry_rejected).collect()
+        rows = pl.concat([folded, rows])
+    finally:
+        journal.close()
+    if asked.fault is not None:
+        raise asked.fault
+    if asked.interrupted:
+        raise Interrupted(
+            f"stopped after {rows.height} reports; they are kept, the same command continues with the rest"
+        )
+    counts = Counter(rows["status"].to_list())
+    used, seconds = asked.used, time.monotonic() - started
+    return base.model_copy(
+        update={
+            "already_final": base.already_final - folded.height,
+            "reports": rows.height,
+            "left": base.left + folded.height - rows.height,
+            **{status.value: counts[status.value] for status in Status},
+            "reasons": dict(Counter(flag for flags in rows["flags"].to_list() for flag in flags).most_common()),
+            "calls": asked.calls,
+            "second_tries": asked.retries,
+            "too_many_requests": asked.num_refused,
+            "replayed": len({outcome.key for outcome in left}),
+            "prompt_tokens": used.prompt_tokens,
+            "completion_tokens": used.completion_tokens,
+            "cached_tokens": used.cached_tokens,
+            "cache_hit_share": round(used.cached_tokens / max(1, used.prompt_tokens), 4),
+            "cost_usd": round(used.cost_usd, 6),
+            "seconds": round(seconds, 3),
+            "reports_per_second": round(rows.height / seconds, 1),
+            "stopped": asked.stopped,
+        }
+    )
+
+
+def _todo(
+    store: Store, studies: pl.DataFrame, endpoint: Endpoint, prompt: CleanPrompt, config: CleanConfig
+) -> tuple[pl.DataFrame, CleanSummary]:
+    """The studies without a final row, up to the limit, and the summary before anything is done."""
     final = _final_rows(store, endpoint, prompt, config.retry_rejected)
     open_studies = studies.join(final.select(_STUDY).collect(), on=_STUDY, how="anti")
-    todo = open_studies.head(config.limit) if config.limit is not None else open_studies
     base = CleanSummary(
         endpoint=endpoint.name,
         model=endpoint.model,
@@ -120,61 +190,45 @@ def clean(config: CleanConfig) -> CleanSummary:
         reports=0,
         left=open_studies.height,
     )
-    if config.dry_run:
-        return base.model_copy(update=_estimate(todo, _answers_in_store(store, todo, final), endpoint, prompt, config))
-
-    journal = Journal(store)
-    try:
-        replayed = _replayed(journal, endpoint, prompt, config.retry_rejected)
-        outcomes = _unusable(todo, endpoint, prompt) | _answers_in_store(store, todo, final) | replayed
-        wanted = _without_outcome(todo, outcomes)
-        asked = ask_all(ChatClient(endpoint, prompt, config.concurrency), wanted, journal, config.budget_usd)
-        rows = rows_of(todo, outcomes | asked.outcomes, endpoint, prompt)
-        store.upsert("cleaned_reports", rows)
-        store.reject(_rejections(rows))
-        journal.discard()
-    finally:
-        journal.close()
-    if asked.fault is not None:
-        raise asked.fault
-    if asked.interrupted:
-        raise Interrupted(
-            f"stopped after {rows.height} reports; they are kept, the same command continues with the rest"
-        )
-    spent = sum((outcome.usage for outcome in asked.outcomes.values()), Usage())
-    counts = Counter(rows["status"].to_list())
-    return base.model_copy(
-        update={
-            "reports": rows.height,
-            "left": open_studies.height - rows.height,
-            **{status.value: counts[status.value] for status in Status},
-            "reasons": dict(Counter(flag for flags in rows["flags"].to_list() for flag in flags).most_common()),
-            "calls": asked.calls,
-            "replayed": len(replayed),
-            "prompt_tokens": spent.prompt_tokens,
-            "completion_tokens": spent.completion_tokens,
-            "cached_tokens": spent.cached_tokens,
-            "cost_usd": round(spent.cost_usd, 6),
-            "seconds": round(time.monotonic() - started, 3),
-            "stopped": asked.stopped,
-        }
-    )
+    return open_studies.head(config.limit) if config.limit is not None else open_studies, base
 
 
-def _studies(store: Store, partition: tuple[int, int] | None, only: frozenset[str] | None) -> pl.DataFrame:
+def _fold(store: Store, outcomes: Iterable[Outcome]) -> pl.DataFrame:
+    """Put outcomes into the table, for every study with their text, and return the rows; a row that is newer stays."""
+    by_key = {outcome.key: outcome for outcome in outcomes}
+    if not by_key:
+        return pl.DataFrame(schema=SCHEMAS["cleaned_reports"])
+    digests = pl.LazyFrame({"report_sha256": [key.report_sha256 for key in by_key]}).unique()
+    studies = store.scan("studies").filter(~pl.col("withdrawn")).select(_STUDY)
+    rows = rows_of(studies.join(digests, on="report_sha256", how="semi").sort(_STUDY).collect(), by_key.values())
+    key = list(KEYS["cleaned_reports"])
+    written = store.scan("cleaned_reports").select(*key, written_at="created_at")
+    newer = pl.col("written_at").is_null() | (pl.col("created_at") >= pl.col("written_at"))
+    rows = rows.lazy().join(written, on=key, how="left", maintain_order="left").filter(newer).collect()
+    rows = rows.drop("written_at")
+    store.upsert("cleaned_reports", rows)
+    store.reject(_rejections(rows))
+    return rows
+
+
+def _studies(store: Store, config: CleanConfig) -> pl.DataFrame:
     frame = store.scan("studies").filter(~pl.col("withdrawn"))
-    if partition is not None:
-        index, count = partition
+    if config.partition is not None:
+        index, count = config.partition
         frame = frame.filter(pl.col("report_sha256").str.head(8).str.to_integer(base=16) % count == index)
-    if only is not None:
-        frame = frame.filter(pl.col("report_sha256").is_in(sorted(only)))
+    if config.only is not None:
+        frame = frame.filter(pl.col("report_sha256").is_in(sorted(config.only)))
     columns = ("source", "study_id", "report_sha256", "report_raw", "findings_raw", "impression_raw")
     return frame.select(columns).sort("source", "study_id").collect()
 
 
 def _final_rows(store: Store, endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool) -> pl.LazyFrame:
-    """Rows with a final answer by this prompt, model and parameters."""
-    return store.scan("cleaned_reports").filter(
+    """The table's rows with a final answer by this prompt, model and parameters."""
+    return _final(store.scan("cleaned_reports"), endpoint, prompt, retry_rejected)
+
+
+def _final(rows: pl.LazyFrame, endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool) -> pl.LazyFrame:
+    return rows.filter(
         pl.col("prompt_digest") == prompt.digest,
         pl.col("model") == endpoint.model,
         pl.col("parameters_digest") == endpoint.parameters_digest,
@@ -195,13 +249,15 @@ def _answers_in_store(store: Store, todo: pl.DataFrame, final: pl.LazyFrame) -> 
     )
 
 
-def _replayed(journal: Journal, endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool) -> dict[str, Outcome]:
-    """Final answers that an interrupted run left in the journal."""
+def _usable(
+    outcomes: Iterable[Outcome], endpoint: Endpoint, prompt: CleanPrompt, retry_rejected: bool
+) -> dict[str, Outcome]:
+    """Of outcomes, the final ones under this prompt, model and parameters."""
+    shared = (prompt.digest, endpoint.model, endpoint.parameters_digest)
     return {
         outcome.key.report_sha256: outcome
-        for outcome in journal.replay()
-        if outcome.key
-        == AnswerKey(outcome.key.report_sha256, prompt.digest, endpoint.model, endpoint.parameters_digest)
+        for outcome in outcomes
+        if outcome.key == AnswerKey(outcome.key.report_sha256, *shared)
         and outcome.status.value not in _open_statuses(retry_rejected)
     }
 
@@ -214,7 +270,9 @@ def _unusable(todo: pl.DataFrame, endpoint: Endpoint, prompt: CleanPrompt) -> di
         reason = _why_unusable(report)
         if reason is not None:
             key = AnswerKey(digest, prompt.digest, endpoint.model, endpoint.parameters_digest)
-            rejected[digest] = Outcome(key, Status.REJECTED, (reason,), "", "", (), Usage(), time.time())
+            rejected[digest] = Outcome(
+                key, Status.REJECTED, (reason,), "", "", (), Usage(), time.time(), prompt.version, endpoint.name
+            )
     return rejected
 
 

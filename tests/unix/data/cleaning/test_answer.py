@@ -33,7 +33,9 @@ def test_a_cleaned_report_survives_the_way_through_json(
         ("[]", "not a JSON object"),
         ('{"findings": "Clear."}', "impression"),
         ('{"findings": 1, "impression": ""}', "findings"),
-        ('{"findings": "", "impression": "", "note": "x"}', "note"),
+        ('{"findings": "", "impression": "", "Clear lungs.": "x"}', "schema: a key of its own$"),
+        ('{"findings": "' + chr(92) + 'ud83d", "impression": ""}', "half a character"),
+        ("[" * 100_000, "not whole JSON"),
         ('{"findings": "", "impression": "", "removed": ["x"]}', "removed"),
     ],
 )

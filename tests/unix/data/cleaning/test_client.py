@@ -40,7 +40,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, *responses: httpx2.Response | Exception
 
     monkeypatch.setattr(module, "_FIRST_WAIT_SECONDS", 0.0)
     transport = httpx2.MockTransport(handle)
-    monkeypatch.setattr(module, "_http_client", lambda *_: httpx2.AsyncClient(transport=transport))
+    monkeypatch.setattr(module, "http_client", lambda *_: httpx2.AsyncClient(transport=transport))
     endpoint = Endpoint(name="x", model="m", base_url="http://127.0.0.1:1/v1", limits=Limits(attempts=4))
 
     async def run() -> Reply:
@@ -120,17 +120,25 @@ def test_the_embedded_endpoint_goes_through_the_same_client() -> None:
 
 def test_concurrency_halves_on_refusal_and_grows_back() -> None:
     concurrency = Concurrency(8)
-    concurrency.refused()
-    assert concurrency.limit == 4
+    for _ in range(3):
+        concurrency.refused(sent_in_round=0)
+    assert (concurrency.limit, concurrency.num_refused) == (4, 3)
     for _ in range(40):
         concurrency.succeeded()
     assert concurrency.limit == 8
 
 
-def test_the_budget_holds_for_what_is_in_flight() -> None:
-    budget = Budget(1.0)
-    assert budget.reserve(0.6)
-    assert not budget.reserve(0.6)
-    budget.settle(0.6, 0.1)
-    assert budget.reserve(0.6)
-    assert budget.spent == pytest.approx(0.1)
+def test_the_budget_waits_for_what_is_in_flight_and_then_holds() -> None:
+    async def run() -> tuple[bool, bool, float]:
+        budget = Budget(1.0)
+        assert await budget.reserve(0.6)
+        second = asyncio.create_task(budget.reserve(0.6))
+        await asyncio.sleep(0)
+        assert not second.done()
+        budget.settle(0.6, 0.1)
+        allowed = await second
+        budget.settle(0.6, None)  # an answer that never came may have cost as much
+        return allowed, await budget.reserve(0.6), budget.spent
+
+    allowed, beyond, spent = asyncio.run(run())
+    assert (allowed, beyond, spent) == (True, False, pytest.approx(0.1))
