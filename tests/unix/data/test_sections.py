@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unix.data.sections import normalise_header, parse_sections, split_sections
+from unix.data.sections import body_sections, normalise_header, parse_sections, split_sections
 
 REPORT = "\n".join(
     (
@@ -54,6 +54,11 @@ def test_named_sections_are_found() -> None:
         ("ADDENDUM BEGINS", "addendum"),
         ("RECOMMENDATION(S)", "recommendations"),
         ("DOSE", "dose"),
+        ("FINDIGNS", "findings"),
+        ("IMPRESSSIONN", "impression"),
+        ("CONCLSUION", "impression"),
+        ("COMPRESSION", "compression"),
+        ("INDICATION", "indication"),
     ],
 )
 def test_headers_are_normalised(header: str, name: str) -> None:
@@ -108,3 +113,38 @@ def test_spans_cover_the_report_without_gap_or_overlap(parts: list[str]) -> None
     assert spans[0].start == 0
     assert spans[-1].end == len(report)
     assert all(left.end == right.start for left, right in pairwise(spans))
+
+
+def bodies(report: str) -> list[tuple[str, str]]:
+    return [(span.name, report[span.body : span.end].strip()) for span in body_sections(report)]
+
+
+def test_bodies_are_findings_and_impression_in_order() -> None:
+    assert bodies(REPORT) == [("findings", "The lungs are clear.\n No effusion."), ("impression", "Normal chest.")]
+
+
+def test_organ_headers_belong_to_the_findings() -> None:
+    report = " FINDINGS:\n LUNGS: Clear.\n HEART AND MEDIASTINUM: Normal.\n TECHNIQUE: AP.\n IMPRESSION: Normal.\n"
+    assert bodies(report) == [
+        ("findings", "LUNGS: Clear."),
+        ("findings", "HEART AND MEDIASTINUM: Normal."),
+        ("impression", "Normal."),
+    ]
+
+
+def test_an_opinion_stands_for_a_missing_impression_only() -> None:
+    report = " FINDINGS: Clear.\n OPINION: Normal.\n"
+    assert bodies(report) == [("findings", "Clear."), ("impression", "Normal.")]
+    assert ("impression", "Normal.") not in bodies(f"{report} IMPRESSION: No change.\n")
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ("Clear lungs.\n\n No effusion.", "Clear lungs.\n\n No effusion."),
+        (" COMMENT: Sent.\n\n Clear lungs.", "Clear lungs."),
+    ],
+)
+def test_a_report_without_either_gives_what_it_has(report: str, text: str) -> None:
+    assert bodies(report) == [("findings", text)]
+    assert not bodies(" COMMENT: Sent.\n")

@@ -53,7 +53,7 @@ _ADVICE = re.compile(
     re.IGNORECASE,
 )
 _TOPIC = re.compile(
-    r"^\W*(?:(?:the|these|this|those|above|presence|possibility|findings?|results?|critical|of|a|an|new|concern(?:ing)?"
+    r"^\W*(?!no\b|without\b)(?:(?:the|these|this|those|above|presence|possibility|findings?|results?|critical|of|a|an|new|concern(?:ing)?"
     r"|for|regarding|about|diagnosis|suspected|possible|abnormal)\s+)*(?:\S+\s+){0,4}\S*$",
     re.IGNORECASE,
 )
@@ -65,6 +65,8 @@ _DEIXIS = re.compile(
 )
 _TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECASE)
 _RADIOGRAPHY = re.compile(r"\bradiograph|x-?\s?ray|\b(?:PA|AP)\b|\bCXR\b|\bportable\b|\bviews?\b", re.IGNORECASE)
+_PRIOR = "prior_reference"
+_CLAUSE_END = re.compile(r"(?:[,;]\s*)?\b(?:but|however|while|whereas|although|though|with)\b[,\s]*|[,;]\s+")
 _WORD = re.compile(r"[A-Za-z]{2}")
 _NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
 
@@ -102,6 +104,8 @@ class _Rules(NamedTuple):
     observation: re.Pattern[str]
     anatomy: re.Pattern[str]
     general: re.Pattern[str]
+    neutral: re.Pattern[str]
+    """Phrases that hold such words and mean none."""
 
 
 def clean_report(report: str, remove_priors: bool = False) -> CleanedReport:
@@ -166,15 +170,16 @@ class _Cleaner:
 
     def _clean_sentence(self, sentence: str) -> str:
         sentence = _DOUBLE_STOP.sub(".", sentence)
-        text = self._without_lead(sentence)
-        if (category := self._telling(text)) is not None:
+        text = self._parts_to_keep(self._without_lead(sentence))
+        category = self._telling(text)
+        if category is not None:
             text = self._rescued(text, category)
-        elif (category := self._topic(sentence)) is not None:
-            text = ""
-        elif (category := self._category(text)) is not None:
-            text = self._parts_to_keep(text)
-        if not text:
-            self.remove(sentence, category or "filler")
+        else:
+            category = self._topic(sentence) or self._category(text)
+            if category is not None:
+                text = self._current_part(text) if category == _PRIOR else ""
+        if category is not None and not text:
+            self.remove(sentence, category)
             return ""
         for rule in self._spans:
             text = rule.expression.sub(lambda match, category=rule.category: self._take(match, category), text)
@@ -211,14 +216,18 @@ class _Cleaner:
         observes = rules.observation.search(sentence.lower()) is not None
         if category == "history":
             return sentence if self._shows_a_picture(sentence) else ""
-        if not observes and not find_mentions(sentence):
+        if not observes and not find_mentions(rules.neutral.sub(" ", sentence)):
             return ""
         rest = sentence
+        is_all_noise = False
         for tail in rules.tails:
             if tail.category == category:
-                rest = tail.expression.sub("", rest).strip(" .,;:")
-        if rest == sentence or (rest and not self._says_something(rest)):
-            rest = "" if category in _TOLD else sentence
+                left = tail.expression.sub("", rest).strip(" .,;:")
+                is_all_noise = is_all_noise or not left
+                if self._says_something(left):
+                    rest = left
+        if rest == sentence.strip(" .,;:"):
+            rest = "" if category in _TOLD or is_all_noise else sentence
         elif _TOPIC.match(rest) and self._stands_elsewhere(rest, sentence):
             rest = ""
         elif rest:
@@ -239,21 +248,24 @@ class _Cleaner:
         )
 
     def _parts_to_keep(self, sentence: str) -> str:
-        """What is left of a sentence without the parts between semicolons that are noise; "" for nothing."""
+        """A sentence without the parts between semicolons that are noise, where another part says something."""
         parts = sentence.split("; ")
         if len(parts) == 1:
-            return ""
+            return sentence
         categories = [self._telling(part) or self._category(part) for part in parts]
-        kept = [
-            part
-            for part, category in zip(parts, categories, strict=True)
-            if not category and self._says_something(part)
-        ]
-        if kept:
-            for part, category in zip(parts, categories, strict=True):
-                if part not in kept:
-                    self.remove(part, category or "filler")
+        kept = [part for part, category in zip(parts, categories, strict=True) if category is None]
+        if not any(map(self._says_something, kept)):
+            return sentence
+        for part, category in zip(parts, categories, strict=True):
+            if category is not None:
+                self.remove(part, category)
         return "; ".join(kept)
+
+    def _current_part(self, sentence: str) -> str:
+        """The clauses of a sentence that speak of now, beside one that only tells what is no longer there."""
+        clauses = [clause for clause in _CLAUSE_END.split(sentence) if clause]
+        kept = [clause for clause in clauses if self._category(clause) is None and self._says_something(clause)]
+        return ", ".join(kept)
 
     def _take(self, match: re.Match[str], category: str) -> str:
         self.remove(match[0], category)
@@ -336,7 +348,7 @@ def _tidy(text: str, sentence: str) -> str:
     text = _DANGLING.sub("", _LEADING.sub("", text)).strip()
     if sentence.endswith(".") and text and text[-1] not in ".!?":  # the stop went with what stood before it
         text += "."
-    return text[:1].upper() + text[1:] if sentence[:1].isupper() else text
+    return text if sentence[:1].islower() else text[:1].upper() + text[1:]
 
 
 @cache
@@ -344,6 +356,7 @@ def _rules() -> _Rules:
     path = Path(__file__).parent / "rules.yaml"
     content = cast(dict[str, object], yaml.safe_load(path.read_text(encoding="utf-8")))
     words = cast(dict[str, str], content["words"])
+    neutral = cast(str, content["neutral"])
 
     def compiled(group: str) -> tuple[_Rule, ...]:
         entries = cast(dict[str, list[str]], content[group])
@@ -353,7 +366,7 @@ def _rules() -> _Rules:
 
     def vocabulary(group: str) -> re.Pattern[str]:
         phrases = [phrase for pattern in cast(list[str], content[group]) for phrase in expand(pattern)]
-        return re.compile(PhraseBook(dict.fromkeys(phrases, True)).pattern())
+        return re.compile(f"(?!{neutral}){PhraseBook(dict.fromkeys(phrases, True)).pattern()}")
 
     return _Rules(
         sentences=compiled("sentences"),
@@ -370,6 +383,7 @@ def _rules() -> _Rules:
         observation=vocabulary("observation"),
         anatomy=vocabulary("anatomy"),
         general=vocabulary("general"),
+        neutral=_compile(neutral, words),
     )
 
 
