@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from unix.data.cleaning.sentences import split_sentences
 from unix.data.labels import NEGATIVE, POSITIVE, Mention, find_mentions
-from unix.data.sections import FULL_REPORT, LAST_PARAGRAPH, parse_sections, split_sections
+from unix.data.sections import body_sections
 from unix.records import CleanedReport, Status
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
@@ -63,11 +63,7 @@ class Pair:
     @cached_property
     def body(self) -> list[Sentence]:
         """Sentences of the raw report's findings and impression, or of what stands for them."""
-        spans = [span for span in split_sections(self.raw) if span.name in ("findings", "impression")]
-        texts = [self.raw[span.body : span.end] for span in spans]
-        if not any(text.strip() for text in texts):
-            sections = parse_sections(self.raw).text
-            texts = [sections.get(LAST_PARAGRAPH) or sections.get(FULL_REPORT, "")]
+        texts = [self.raw[span.body : span.end] for span in body_sections(self.raw)]
         return [sentence for text in texts for sentence in _sentences(text)]
 
     @cached_property
