@@ -42,9 +42,12 @@ class _Role(Flag):
     BREAK = auto()
     SEPARATOR = auto()
     COMMA = auto()
+    CONJUNCTION = auto()
     ALTERNATIVE = auto()
     VERB = auto()
+    SINGULAR = auto()
     AFFIRMED = auto()
+    TOPIC = auto()
     ABNORMAL = auto()
     NORMAL = auto()
     UNSURE = auto()
@@ -57,8 +60,10 @@ _NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_
 _NEGATION_ADJACENT = _Role.NEGATION_ADJACENT.value
 _UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
 _VERSUS, _BREAK, _SEPARATOR = _Role.VERSUS.value, _Role.BREAK.value, _Role.SEPARATOR.value
-_COMMA = _Role.COMMA.value
+_COMMA, _CONJUNCTION = _Role.COMMA.value, _Role.CONJUNCTION.value
 _ALTERNATIVE, _VERB, _AFFIRMED = _Role.ALTERNATIVE.value, _Role.VERB.value, _Role.AFFIRMED.value
+_SINGULAR = _Role.SINGULAR.value
+_TOPIC = _Role.TOPIC.value
 _ABNORMAL, _NORMAL, _UNSURE = _Role.ABNORMAL.value, _Role.NORMAL.value, _Role.UNSURE.value
 _STATE = _ABNORMAL | _NORMAL | _UNSURE
 _FINDING = _MENTION | _HINT | _SUBJECT
@@ -189,12 +194,13 @@ def normalise(text: str) -> str:
     """Lower case, single spaces, hyphens as spaces, slashes as `or`; paragraphs and list items become sentences."""
     if "\n" in text:
         text = _PARAGRAPH.sub(" . ", text)
-    return " ".join(text.lower().translate(_CHARACTERS).split())
+    return " ".join(_SLASH.sub(" or ", text.lower()).translate(_CHARACTERS).split())
 
 
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n|\n[ \t]*[-*\u2022][ \t]")
+_SLASH = re.compile(r"(?<=[a-z])/(?=[a-z])")
 _CHARACTERS = str.maketrans(
-    {"-": " ", "\u2010": " ", "\u2013": " ", "/": " or ", "(": " , ", ")": " , ", "[": " ", "]": " "}
+    {"-": " ", "\u2010": " ", "\u2013": " ", "/": " ", "(": " , ", ")": " , ", "[": " ", "]": " "}
 )
 
 
@@ -229,10 +235,12 @@ class _Clause:
 
     __slots__ = (
         "_alternative",
+        "_clause_start",
         "_covered",
         "_described",
         "_events",
         "_group",
+        "_item_start",
         "_polarity",
         "_separated",
         "_subjects",
@@ -245,6 +253,7 @@ class _Clause:
 
     def _restart(self) -> None:
         self._start_cue(POSITIVE)
+        self._clause_start = self._item_start = 0  # where in the group the last comma and "and" stood
         self._group: list[Mention] = []  # mentions since the last verb
         self._subjects: list[Mention] = []  # mentions before it
         self._described: list[Mention] = []  # those of them that a "normal" would describe
@@ -261,8 +270,11 @@ class _Clause:
         return NEGATIVE if self._polarity == NEGATIVE and self._covered is None else POSITIVE
 
     def turn_to_subject(self) -> None:
-        """A part of every chest is named: a state from here on is not about the mentions before."""
+        """A part of every chest is named: what follows is not said of the mentions before."""
         self._described = []
+        if self._separated:
+            self._empty_group()
+            self._subjects = []
 
     def meet(self, mention: Mention, hint: bool) -> None:
         """Give the mention the value that holds here."""
@@ -282,12 +294,14 @@ class _Clause:
         roles = event.roles
         if roles & _BREAK:
             self._restart()
+        elif roles & _TOPIC:
+            self.turn_to_subject()
         elif roles & _NEGATION_AFTER:
-            self._reach_back_or_forward(NEGATIVE)
+            self._reach_back_or_forward(roles, NEGATIVE)
         elif roles & _UNCERTAINTY_AFTER and (
             not roles & _UNCERTAINTY_BEFORE or not self._something_follows(index, _MENTION | _HINT)
         ):
-            self._reach_back_or_forward(UNCERTAIN)
+            self._reach_back_or_forward(roles, UNCERTAIN)
         elif roles & _NEGATION_ADJACENT:
             if self._group and event.start - self._group[-1].end <= 1:
                 self._group[-1].value = NEGATIVE
@@ -302,6 +316,7 @@ class _Clause:
             if self._polarity == POSITIVE:
                 self._start_cue(UNCERTAIN)
         elif roles & _ALTERNATIVE:
+            self._clause_start = 0
             if self._group and self._group[-1].value == POSITIVE:
                 self._alternative = self._group[-1]
         else:
@@ -315,6 +330,10 @@ class _Clause:
         if roles & _SEPARATOR:
             self._described = []
             self._separated = self._covered is not None
+            if roles & _COMMA:
+                self._clause_start = len(self._group)
+            elif roles & _CONJUNCTION:
+                self._clause_start, self._item_start = 0, len(self._group)
             ends = self._told or (roles & _COMMA and self._polarity == UNCERTAIN)
             if self._separated and ends and not self._goes_on(index):
                 self._start_cue(POSITIVE)
@@ -322,7 +341,8 @@ class _Clause:
             self._alternative = None
             self._told = self._covered is not None
             if self._group:
-                self._subjects, self._group = self._group, []
+                self._subjects = self._spoken_of(roles)
+                self._empty_group()
                 self._described = [mention for mention in self._subjects if not _is_device(mention)]
         if roles & _AFFIRMED and self._separated and not self._goes_on(index):
             self._start_cue(POSITIVE)
@@ -333,8 +353,19 @@ class _Clause:
             index, _NEGATION_AFTER
         )
 
-    def _reach_back_or_forward(self, value: int) -> None:
-        reached = self._group or self._subjects
+    def _empty_group(self) -> None:
+        self._group = []
+        self._clause_start = self._item_start = 0
+
+    def _spoken_of(self, roles: int) -> list[Mention]:
+        """The group's mentions that a verb is about: of this clause, and of a singular verb the last item alone."""
+        start = self._clause_start
+        if roles & _SINGULAR:
+            start = max(start, self._item_start)
+        return self._group[start:] or self._group
+
+    def _reach_back_or_forward(self, roles: int, value: int) -> None:
+        reached = self._spoken_of(roles) or self._subjects
         for mention in reached:
             mention.value = value
         if not reached:
@@ -373,7 +404,7 @@ def _state_before(plain: str, events: Sequence[_Event], index: int) -> int | Non
     found: int | None = None
     for position in range(index - 1, -1, -1):
         event = events[position]
-        if found is not None and event.roles & _SEPARATOR and not event.roles & _STATE:
+        if found is not None and event.roles & _SEPARATOR and not event.roles & (_STATE | _COMMA):
             continue
         gap = plain[event.end : events[position + 1].start]
         if not event.roles & _STATE or len(gap.split()) > _WORDS_TO_STATE:
@@ -417,7 +448,7 @@ def _state_of_list(plain: str, events: Sequence[_Event], index: int) -> int | No
     """The state of the list that the subject stands in: `normal heart size and mediastinum`."""
     for position in range(index - 1, -1, -1):
         roles = events[position].roles
-        if roles & _SUBJECT:
+        if roles & (_SUBJECT | _TOPIC):
             before = _state_before(plain, events, position)
             if before is not None:
                 return before
@@ -467,6 +498,9 @@ def _lexicon() -> tuple[PhraseBook[_Cue], re.Pattern[str]]:
     add(findings["others"], _Role.MENTION)
     for key, role in _CUE_ROLES.items():
         add(cues[key], role)
+    for phrase in roles:
+        if phrase.partition(" ")[0] in ("is", "was", "has"):
+            roles[phrase] |= _SINGULAR
     for key, role in (("abnormal", _Role.ABNORMAL), ("normal", _Role.NORMAL), ("unsure", _Role.UNSURE)):
         add(cues["states"][key], role)
     book = PhraseBook({phrase: _Cue(role, classes.get(phrase, ())) for phrase, role in roles.items()})
@@ -475,6 +509,7 @@ def _lexicon() -> tuple[PhraseBook[_Cue], re.Pattern[str]]:
 
 _CUE_ROLES = {
     "neutral": _Role.NEUTRAL,
+    "topics": _Role.TOPIC,
     "negation_before": _Role.NEGATION_BEFORE,
     "negation_after": _Role.NEGATION_AFTER,
     "negation_adjacent": _Role.NEGATION_ADJACENT,
@@ -483,6 +518,7 @@ _CUE_ROLES = {
     "versus": _Role.VERSUS,
     "breaks": _Role.BREAK,
     "separators": _Role.SEPARATOR,
+    "conjunctions": _Role.CONJUNCTION,
     "alternatives": _Role.ALTERNATIVE,
     "verbs": _Role.VERB,
     "affirmed": _Role.AFFIRMED,
