@@ -1,8 +1,10 @@
 """Guards over a cleaned report: each looks for one fault, and its name lands in `flags`.
 
 A cleaning may only take words away, so most guards ask whether what it kept stands in the raw report and whether what
-it took was noise. Sentences that stand in the raw report word for word are safe; every other one is held against the
-raw sentence that it resembles most. `rejected`: something was added or turned round. `flagged`: a person should look.
+it took was noise. Sentences that stand in the raw report word for word are safe, as often as they stand there; every
+other one is an edit, held against the raw sentence that it resembles most. What is gone of the raw findings and
+impression must look like noise wherever it speaks of what a chest image shows. `rejected`: something was added or
+turned round. `flagged`: a person should look.
 """
 
 import re
@@ -18,7 +20,13 @@ from unix.data.sections import body_sections
 from unix.records import CleanedReport, Status
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "one two three four five six seven eight nine ten eleven twelve first second third fourth fifth sixth seventh "
+        "eighth ninth tenth eleventh twelfth mm cm",
+    )
+)
 _SIDE = {
     **dict.fromkeys(("left", "lt", "leftward", "lll", "lul", "lingula", "lingular"), "left"),
     **dict.fromkeys(("right", "rt", "rightward", "rll", "rml", "rul"), "right"),
@@ -44,6 +52,35 @@ class Sentence(NamedTuple):
     text: str
 
 
+class Edit(NamedTuple):
+    """A sentence of the cleaning that the raw report does not have, and the raw sentences that it comes from."""
+
+    sentence: Sentence
+    origin: Sentence
+    places: range
+    """Where the origin stands in the raw body; several places where the sentence runs over a sentence's end."""
+
+
+class Loss(NamedTuple):
+    """A sentence of the raw report that the cleaning does not have, and what is left of it."""
+
+    origin: Sentence
+    rest: tuple[str, ...]
+    rest_text: str
+
+    @property
+    def words(self) -> str:
+        """The words that are gone, in their order."""
+        rest = Counter(self.rest)
+        gone: list[str] = []
+        for word in self.origin.words:
+            if rest[word]:
+                rest[word] -= 1
+            else:
+                gone.append(word)
+        return " ".join(gone)
+
+
 @dataclass(frozen=True)
 class Pair:
     """A raw report and its cleaning, with what several guards need of them."""
@@ -63,8 +100,7 @@ class Pair:
     @cached_property
     def body(self) -> list[Sentence]:
         """Sentences of the raw report's findings and impression, or of what stands for them."""
-        texts = [self.raw[span.body : span.end] for span in body_sections(self.raw)]
-        return [sentence for text in texts for sentence in _sentences(text)]
+        return [sentence for span in body_sections(self.raw) for sentence in _sentences(self.raw[span.body : span.end])]
 
     @cached_property
     def kept(self) -> list[Sentence]:
@@ -72,22 +108,58 @@ class Pair:
         return [*_sentences(self.cleaned.findings), *_sentences(self.cleaned.impression)]
 
     @cached_property
-    def edited(self) -> list[tuple[Sentence, Sentence]]:
-        """Sentences of the cleaning that the raw report does not have word for word, each with its likeliest origin."""
-        known = {sentence.words for sentence in self.body}
-        changed = [sentence for sentence in self.kept if sentence.words not in known]
-        return [(sentence, _most_alike(sentence, self.body)) for sentence in changed] if self.body else []
+    def gone(self) -> list[int]:
+        """Places in `body` of the sentences that the cleaning does not have word for word."""
+        known = {sentence.words for sentence in self.kept}
+        return [place for place, sentence in enumerate(self.body) if sentence.words not in known]
 
     @cached_property
-    def dropped(self) -> list[tuple[Sentence, Sentence]]:
-        """Sentences of the raw body that the cleaning does not have word for word, each with what is left of it.
+    def edits(self) -> list[Edit]:
+        """Sentences of the cleaning that the raw report does not have word for word, or less often."""
+        if not self.body:
+            return []
+        left = Counter(sentence.words for sentence in self.body)
+        edits: list[Edit] = []
+        for sentence in self.kept:
+            if left[sentence.words]:
+                left[sentence.words] -= 1
+            elif (edit := self._edit(sentence)) is not None:
+                edits.append(edit)
+        return edits
 
-        Only an edited sentence can be what is left: one that stands in the raw report word for word is itself.
-        """
-        known = {sentence.words for sentence in self.kept}
-        distinct = {sentence.words: sentence for sentence in self.body if sentence.words not in known}
-        edited = [sentence for sentence, _ in self.edited] or [Sentence((), "")]
-        return [(sentence, _most_alike(sentence, edited)) for sentence in distinct.values()]
+    def _edit(self, sentence: Sentence) -> Edit | None:
+        """The sentence with its likeliest origin; None where it repeats another and stands for none that is gone."""
+        words = set(sentence.words)
+        likeness = [_likeness(words, other) for other in self.body]
+        place = max(self.gone, key=lambda place: likeness[place], default=0)
+        if any(sentence.words == other.words for other in self.body) and (not self.gone or likeness[place] < _ALIKE):
+            return None
+        if not self.gone or likeness[place] < _ALIKE:
+            place = max(range(len(self.body)), key=lambda place: likeness[place])
+        for first, last in ((place, place), (place - 1, place), (place, place + 1), (place - 1, place + 1)):
+            if 0 <= first and last < len(self.body):
+                joined = tuple(word for origin in self.body[first : last + 1] for word in origin.words)
+                if _is_subsequence(sentence.words, joined):
+                    text = " ".join(origin.text for origin in self.body[first : last + 1])
+                    return Edit(sentence, Sentence(joined, text), range(first, last + 1))
+        return Edit(sentence, self.body[place], range(place, place + 1))
+
+    @cached_property
+    def losses(self) -> list[Loss]:
+        """Sentences of the raw body that are gone, each with what is left of it."""
+        rest: dict[int, list[Sentence]] = {}
+        for edit in self.edits:
+            for place in edit.places:
+                rest.setdefault(place, []).append(edit.sentence)
+        distinct = {self.body[place].words: place for place in self.gone}
+        return [
+            Loss(
+                self.body[place],
+                tuple(word for sentence in rest.get(place, ()) for word in sentence.words),
+                " ".join(f"{sentence.text.rstrip('.')}." for sentence in rest.get(place, ())),
+            )
+            for place in distinct.values()
+        ]
 
     @cached_property
     def excess(self) -> Counter[str]:
@@ -169,26 +241,22 @@ def added_word(pair: Pair) -> bool:
 
 
 def reworded(pair: Pair) -> bool:
-    """Words of the raw report in another order: an edited sentence is no subsequence of the report's body."""
-    body = [word for sentence in pair.body for word in sentence.words]
-    return any(
-        not _is_subsequence(sentence.words, origin.words) and not _is_subsequence(sentence.words, body)
-        for sentence, origin in pair.edited
-    )
+    """Words in another order, or of another place: an edited sentence is no part of neighbouring raw sentences."""
+    return any(not _is_subsequence(edit.sentence.words, edit.origin.words) for edit in pair.edits)
 
 
 def numbers_changed(pair: Pair) -> bool:
-    """A number that the sentence it comes from does not have."""
-    return any(_NUMBER.fullmatch(word) for word in pair.excess) or any(
-        not _is_subsequence(_numbers(sentence), _numbers(origin)) for sentence, origin in pair.edited
+    """A number, in digits or words, or its unit that the sentence it comes from does not have."""
+    return any(_is_number(word) for word in pair.excess) or any(
+        not _is_subsequence(_numbers(edit.sentence), _numbers(edit.origin)) for edit in pair.edits
     )
 
 
 def number_lost(pair: Pair) -> bool:
     """A measurement is gone from a sentence that stayed."""
     return any(
-        _MEASUREMENT.search(origin.text) and len(_numbers(sentence)) < len(_numbers(origin))
-        for sentence, origin in pair.edited
+        _MEASUREMENT.search(edit.origin.text) and len(_numbers(edit.sentence)) < len(_numbers(edit.origin))
+        for edit in pair.edits
     )
 
 
@@ -198,7 +266,7 @@ _MEASUREMENT = re.compile(r"\d\s*(?:mm|cm|centimet|millimet|%|x\s*\d)", re.IGNOR
 def laterality_changed(pair: Pair) -> bool:
     """Another side than the sentence it comes from has."""
     return any(word in _SIDE for word in pair.excess) or any(
-        not _is_subsequence(_sides(sentence), _sides(origin)) for sentence, origin in pair.edited
+        not _is_subsequence(_sides(edit.sentence), _sides(edit.origin)) for edit in pair.edits
     )
 
 
@@ -206,18 +274,16 @@ def laterality_lost(pair: Pair) -> bool:
     """A side is gone from a sentence that otherwise stayed."""
     return any(
         len(_sides(sentence)) < len(_sides(origin)) and 4 * len(sentence.words) >= 3 * len(origin.words)
-        for sentence, origin in pair.edited
+        for sentence, origin, _ in pair.edits
     )
 
 
 def negation_flipped(pair: Pair) -> bool:
     """A finding denied in the raw report and affirmed here, or the reverse."""
-    for sentence, origin in pair.edited:
-        missing = Counter(origin.words) - Counter(sentence.words)
-        gone = set(missing) - _FUNCTION_WORDS
-        if gone and gone <= _NEGATORS:
-            return True
+    for sentence, origin, _ in pair.edits:
         if any(word in _NEGATORS for word in Counter(sentence.words) - Counter(origin.words)):
+            return True
+        if _lost_its_negation(sentence.words, origin.words):
             return True
         before = _values(find_mentions(origin.text))
         for phrase, values in _values(find_mentions(sentence.text)).items():
@@ -226,9 +292,24 @@ def negation_flipped(pair: Pair) -> bool:
     return False
 
 
+def _lost_its_negation(kept: Sequence[str], origin: Sequence[str]) -> bool:
+    """A negator is gone and what it denied stayed: `no [focal] consolidation`, yet not `no prior study, the lungs`."""
+    place = 0
+    cut: list[str] = []
+    for word in origin:
+        if place < len(kept) and word == kept[place]:
+            place += 1
+            if not _NEGATORS.isdisjoint(cut) and not _NOISE.search(" ".join(cut)):
+                return True
+            cut = []
+        else:
+            cut.append(word)
+    return False
+
+
 def uncertainty_changed(pair: Pair) -> bool:
     """A finding uncertain in the raw report and certain here, or the reverse."""
-    for sentence, origin in pair.edited:
+    for sentence, origin, _ in pair.edits:
         before = _values(find_mentions(origin.text))
         for phrase, values in _values(find_mentions(sentence.text)).items():
             certain = {value for value in values if value != NEGATIVE}
@@ -238,33 +319,79 @@ def uncertainty_changed(pair: Pair) -> bool:
 
 
 def label_gained(pair: Pair) -> bool:
-    """A class is affirmed here that the raw report nowhere affirms or suspects."""
-    if not pair.edited:
+    """A class is affirmed here that the raw findings and impression nowhere affirm or suspect."""
+    if not pair.edits:
         return False
-    raised = {name for mention in find_mentions(pair.raw) if mention.value != NEGATIVE for name in mention.classes}
+    mentions = [mention for sentence in pair.body for mention in find_mentions(sentence.text)]
+    raised = {name for mention in mentions if mention.value != NEGATIVE for name in mention.classes}
     return any(mention.value == POSITIVE and not raised.issuperset(mention.classes) for mention in pair.kept_mentions)
 
 
 def finding_lost(pair: Pair) -> bool:
-    """A sentence with an affirmed or suspected finding went, or lost it."""
+    """A sentence with an affirmed or suspected finding went, or lost it.
+
+    Why the study was asked for may name a finding. Who was told of one is noise where the finding stands elsewhere.
+    """
     kept = {name for mention in pair.kept_mentions if mention.value != NEGATIVE for name in mention.classes}
-    for sentence, rest in pair.dropped:
-        raised = [mention for mention in find_mentions(sentence.text) if mention.value != NEGATIVE]
-        if not raised:
+    for loss in pair.losses:
+        raised = [mention for mention in find_mentions(loss.origin.text) if mention.value != NEGATIVE]
+        if not raised or _REQUEST.search(loss.origin.text):
             continue
-        noise = _NOT_OF_THE_IMAGES.search(sentence.text) is not None
-        left = {mention.phrase for mention in find_mentions(rest.text) if mention.value != NEGATIVE}
+        told = _TOLD.search(loss.words) is not None
+        left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
-            if not kept.issuperset(mention.classes) or (not noise and mention.phrase not in left):
+            if mention.phrase not in left and not (told and kept.issuperset(mention.classes)):
                 return True
     return False
 
 
-_NOT_OF_THE_IMAGES = re.compile(
-    r"\b(?:dr|m\.?d|discussed|communicated|notified|informed|telephone|paged|compar\w+|prior|previous|history of"
-    r"|evaluate|assess|rule out|radiographs?|views?|dictated|reviewed)\b|_{2,}",
+def content_lost(pair: Pair) -> bool:
+    """Words for what a chest image shows went, and no word of noise went with them."""
+    return any(
+        _ON_IMAGES.search(loss.words) and not _NOISE.search(loss.words) and not _REQUEST.search(loss.origin.text)
+        for loss in pair.losses
+    )
+
+
+_TOLD = re.compile(
+    r"\b(?:drs?|md|discuss\w*|communicat\w*|relayed|conveyed|notif\w*|informed|(?:tele)?phone\w*|paged|called|aware"
+    r"|contacted|reported|dictat\w*|transcri\w*|signed|reviewed|wet read|addend\w*|am|pm|spoke)\b"
+)
+"""Words of who told whom what, and of who wrote it down."""
+_NOISE = re.compile(
+    _TOLD.pattern
+    + r"|\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?"
+    r"|portable|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
+    r"|evaluat\w*|assess\w*|rule out|status post|s p|year old|patient|symptoms?|presents|presented|complain\w*"
+    r"|thanks?|please|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
+)
+"""Words that go with noise, in lower case without punctuation."""
+_REQUEST = re.compile(
+    r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
+    r"|exam(?:ination)?|procedure)\s*:|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b"
+    r"|\byears?[- ]old\b|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
     re.IGNORECASE,
 )
+"""Why the study was asked for, and how it was made."""
+_ON_IMAGES = re.compile(
+    r"\b(?:lungs?|lobes?|lobar|lingula\w*|pulmonary|pleura\w*|hearts?|cardi\w+|mediastin\w+|hil(?:a|ar|um)|aort\w+"
+    r"|vascul\w+|vessels?|trachea\w*|carina\w*|bronch\w+|perihilar|ribs?|spin(?:e|al)|vertebra\w*|bon(?:e|es|y)"
+    r"|osseous|skelet\w+|clavic\w+|scapula\w*|shoulders?|sternal|stern\w+|hemi\w+|diaphragm\w*|costophrenic|fissures?"
+    r"|bases?|bibasilar|basilar|basal|bibasal|apex|apices|apical|biapical|retrocardiac|silhouette|contours?|azygos"
+    r"|opaci\w+|densit\w+|lucen\w+|infiltrat\w+|consolidat\w+|airspace|nodul\w+|mass(?:es)?|lesions?|granulom\w+"
+    r"|calcif\w+|scar\w*|fibro\w+|emphysem\w+|bull(?:a|ae|ous)|hyperinflat\w+|hyperexpan\w+|hypoinflat\w+"
+    r"|inflat\w+|atelecta\w+|effusions?|pneumo\w+|hydropneumo\w+|hemo\w+|edema\w*|congest\w+|fractur\w+|degenerat\w+"
+    r"|osteo\w+|spurring|scolio\w+|\w*scoliosis|kypho\w+|hernia\w*|tortuo\w+|ecta\w+|unfold\w+|elevat\w+|eventrat\w+"
+    r"|thicken\w+|blunt\w+|collaps\w+|shift\w*|deviat\w+|widen\w+|cavit\w+|cyst\w*|honeycomb\w*|reticul\w+"
+    r"|interstiti\w+|ground ?glass|haz[ey]\w*|(?:lymph)?adenopath\w+|plaques?|septal|kerley|cephali\w+|cuffing"
+    r"|free air|gas|gaseous|distend\w*|distent\w+|distens\w+|stomach|gastric|bowel|subcutaneous|catheters?|tubes?|lines?"
+    r"|picc|leads?|pacemaker\w*|defibrillator|icd|wires?|clips?|port|port a cath|stents?|valves?|prosthe\w+|devices?|hardware"
+    r"|graft|drains?|cannula\w*|filter|fusion|sutures?|\w*sternotomy|mastectomy|\w+ectomy|infect\w+|pneumonia"
+    r"|metasta\w+|malignan\w+|tumou?rs?|cancer|carcinoma|lymphoma|tubercul\w+|sarcoid\w*|aspiration|contusion|infarct\w*"
+    r"|heart failure|chf|copd|ards|hyperaerat\w+|aerat\w+|compression|deformit\w+|pectus|eventration|fat pad|foreign"
+    r"|fragments?|bullet|sclero\w+|lytic|demineral\w+|enlarg\w+)\b"
+)
+"""Words for what a chest image shows."""
 
 
 def _pattern_guard(expression: str, flags: int = re.IGNORECASE) -> Callable[[Pair], bool]:
@@ -327,6 +454,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard("added_word", added_word, Status.FLAGGED, "There was a word that the report does not have."),
     Guard("reworded", reworded, Status.FLAGGED, "A sentence was reordered."),
     Guard("finding_lost", finding_lost, Status.FLAGGED, "A finding of the report was missing."),
+    Guard("content_lost", content_lost, Status.FLAGGED, "Words about the images were missing."),
     Guard(
         "uncertainty_changed",
         uncertainty_changed,
@@ -348,9 +476,7 @@ GUARDS: tuple[Guard, ...] = (
 
 
 def _num_added(pair: Pair) -> int:
-    return sum(
-        count for word, count in pair.excess.items() if word not in _FUNCTION_WORDS and not _NUMBER.fullmatch(word)
-    )
+    return sum(count for word, count in pair.excess.items() if word not in _FUNCTION_WORDS and not _is_number(word))
 
 
 def _words(text: str) -> list[str]:
@@ -358,15 +484,25 @@ def _words(text: str) -> list[str]:
 
 
 def _sentences(text: str) -> Iterator[Sentence]:
-    for _, sentence in split_sentences(text):
+    for _, sentence in split_sentences(_with_items_apart(text)):
         if words := _words(sentence):
             yield Sentence(tuple(words), sentence)
 
 
-def _most_alike(sentence: Sentence, others: Sequence[Sentence]) -> Sentence:
-    """The other sentence that shares most words with this one; the first of equals."""
-    words = set(sentence.words)
-    return max(others, key=lambda other: _likeness(words, other))
+def _with_items_apart(text: str) -> str:
+    """A numbered list in a running line, each item on a line of its own: its numbers measure nothing."""
+    number, place = 1, 0
+    if not text.lstrip().startswith(("1.", "1)")):
+        return text
+    parts: list[str] = []
+    while match := re.compile(rf"(?:^|(?<=\s)){number}[.)]\s+(?=\D)").search(text, place):
+        parts.append(text[place : match.start()])
+        number, place = number + 1, match.end()
+    return "\n\n".join([*parts, text[place:]])
+
+
+_ALIKE = 0.3
+"""Share of words in common from which a sentence may be what is left of another."""
 
 
 def _likeness(words: set[str], other: Sentence) -> float:
@@ -379,8 +515,12 @@ def _is_subsequence(part: Sequence[str], whole: Sequence[str]) -> bool:
     return all(word in remaining for word in part)
 
 
+def _is_number(word: str) -> bool:
+    return word[0].isdigit() or word in _NUMBER_WORDS
+
+
 def _numbers(sentence: Sentence) -> list[str]:
-    return [word for word in sentence.words if word[0].isdigit()]
+    return [word for word in sentence.words if _is_number(word)]
 
 
 def _sides(sentence: Sentence) -> list[str]:

@@ -46,14 +46,17 @@ def without_headers(report: Faithful) -> Faithful:
     return Faithful(text, CleanedReport(text, ""))
 
 
-def inject(report: Faithful, seed: int, per_variant: int = 2) -> Iterator[Injected]:
-    """Every kind of error that the text allows, at most `per_variant` of each variant."""
+_PER_VARIANT = {"laterality": 2, "negation": 4, "number": 12, "added": 2, "dropped": 4, "severity": 4}
+
+
+def inject(report: Faithful, seed: int) -> Iterator[Injected]:
+    """Every kind of error that the text allows, of each variant at most as many as `_PER_VARIANT` says."""
     rng = random.Random(seed)
     for kind, variants in _KINDS.items():
         for variant in variants:
             options = list(dict.fromkeys(_cases(report, variant)))
             rng.shuffle(options)
-            for cleaned in options[:per_variant]:
+            for cleaned in options[: _PER_VARIANT[kind]]:
                 yield Injected(kind, variant.__name__.strip("_"), report.raw, cleaned)
 
 
@@ -206,7 +209,9 @@ def _digits_reversed(text: str, raw: str) -> Iterator[str]:
 
 
 def _decimal_point_moved(text: str, raw: str) -> Iterator[str]:
-    yield from _replace_each(text, _NUMBER, lambda match: match[0].replace(".", "") if "." in match[0] else "0." + match[0])
+    yield from _replace_each(
+        text, _NUMBER, lambda match: match[0].replace(".", "") if "." in match[0] else "0." + match[0]
+    )
 
 
 def _other_number_of_the_report(text: str, raw: str) -> Iterator[str]:
