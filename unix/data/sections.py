@@ -190,19 +190,26 @@ def body_sections(report: str) -> list[SectionSpan]:
     """Where the report's findings and impression stand, in order, each span named `findings` or `impression`.
 
     Beside the sections of these names: one headed by organs (`LUNGS:`, `BONES AND SOFT TISSUES:`) is findings, its
-    header included; an opinion, summary or diagnosis is the impression of a report that has none; and a report without
-    any of them gives its last paragraph, or, where it has no header at all, its whole text as findings.
+    header included; one under an unknown header directly below a bare `FINDINGS:` belongs there; an opinion, summary
+    or diagnosis is the impression of a report that has none; and a report without any of them gives its last
+    paragraph, or, where it has no header at all, its whole text as findings.
     """
-    spans = [span for span in split_sections(report) if report[span.body : span.end].strip()]
+    written = split_sections(report)
+    spans = [span for span in written if report[span.body : span.end].strip()]
+    bare = [span for span in written if span not in spans and span.name in ("findings", "impression")]
     has_impression = any(span.name == "impression" for span in spans)
     bodies: list[SectionSpan] = []
-    for span in spans:
+    for before, span in zip([written[0], *written], written, strict=False):
+        if span not in spans:
+            continue
         if span.name in ("findings", "impression"):
             bodies.append(span)
         elif _ORGANS.fullmatch(span.name):
             bodies.append(SectionSpan("findings", span.start, span.start, span.end))
         elif span.name in _STANDS_FOR_IMPRESSION and not has_impression:
             bodies.append(replace(span, name="impression"))
+        elif before in bare and span.name not in _SYNONYMS:
+            bodies.append(SectionSpan(before.name, span.start, span.start, span.end))
     if bodies or not spans:
         return bodies
     last = spans[-1]

@@ -132,6 +132,11 @@ def test_organ_headers_belong_to_the_findings() -> None:
     ]
 
 
+def test_what_follows_a_bare_header_belongs_to_it_under_an_unknown_header_of_its_own() -> None:
+    assert bodies(" FINDINGS:\n\n PC: Fall. Clear lungs.\n") == [("findings", "PC: Fall. Clear lungs.")]
+    assert bodies(" FINDINGS:\n\n COMPARISON: None.\n IMPRESSION: Clear.\n") == [("impression", "Clear.")]
+
+
 def test_an_opinion_stands_for_a_missing_impression_only() -> None:
     report = " FINDINGS: Clear.\n OPINION: Normal.\n"
     assert bodies(report) == [("findings", "Clear."), ("impression", "Normal.")]

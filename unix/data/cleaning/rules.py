@@ -44,7 +44,8 @@ _DANGLING = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:no|not|never|without|neither|nor|fails?|failed|unable|if|may|might|could|would|can|should|again|longer"
-    r"|prior|previous|previously|earlier|old|older|last|outside|comparison|compared|yesterday)\b|n't\b",
+    r"|prior|previous|previously|earlier|old|older|last|outside|comparison|compared|yesterday"
+    r"|recommend\w*|advis\w+|suggest\w*|consider\w*|to (?:show|document|confirm|demonstrate|reveal|depict))\b|n't\b",
     re.IGNORECASE,
 )
 _ADVICE = re.compile(
@@ -278,7 +279,9 @@ class _Cleaner:
             if rule.expression.search(sentence):
                 return rule.category
         lower = sentence.lower()
-        observes = rules.observation.search(lower) is not None
+        observes = rules.observation.search(lower) is not None or (
+            rules.picture.search(sentence) is not None and rules.anatomy.search(lower) is not None
+        )
         if not observes:
             for rule in rules.clinical:
                 if rule.expression.search(sentence):
