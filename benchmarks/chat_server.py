@@ -130,6 +130,7 @@ class Connection(asyncio.Protocol):
         if status != 200:
             self._send(status, content)
         elif fault == "hang":
+            endpoint.note(key, fault)
             await asyncio.sleep(3600)
         elif endpoint.keep_alive:
             self._send_head(200, "transfer-encoding: chunked")

@@ -121,21 +121,28 @@ def load_endpoint(name: str, base_url: str | None = None, model: str | None = No
             raise ConfigError(f"the endpoint at {base_url} needs the name of a model (--model)")
         return _checked({"name": "custom", "base_url": base_url, "model": model}, base_url)
     path = _endpoints_file()
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the endpoints {path}: {error}") from error
-    if not isinstance(entries, dict) or name not in entries:
-        known = (
-            ", ".join(str(key) for key in cast(dict[object, object], entries)) if isinstance(entries, dict) else "none"
-        )
-        raise ConfigError(f"{path} has no endpoint {name!r}; it has {known}")
-    values = dict(cast(dict[str, dict[str, Any]], entries)[name], name=name)
+    entries = _read_entries(path)
+    if name == EMBEDDED and name not in entries:  # it is always there: no file can take the default away
+        path = resource("endpoints.yaml")
+        entries = _read_entries(path)
+    if name not in entries:
+        raise ConfigError(f"{path} has no endpoint {name!r}; it has {', '.join(map(str, entries)) or 'none'}")
+    if not isinstance(entries[name], dict):
+        raise ConfigError(f"{path}: endpoint {name} must be a mapping of its settings")
+    values = dict(cast(dict[str, Any], entries[name]), name=name)
     if base_url is not None:
         values["base_url"] = base_url
     if model is not None:
         values["model"] = model
     return _checked(values, str(path))
+
+
+def _read_entries(path: Path) -> dict[object, object]:
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the endpoints {path}: {error}") from error
+    return cast(dict[object, object], entries) if isinstance(entries, dict) else {}
 
 
 def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Collection[str] = ()) -> bool:
