@@ -15,7 +15,7 @@ from unix.data.cleaning.endpoint import Endpoint, check_policy, load_endpoint
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.prompt import CleanPrompt, check_frozen, load_prompt
 from unix.data.cleaning.rows import outcomes_of, rows_of
-from unix.data.sections import LAST_PARAGRAPH, parse_sections
+from unix.data.sections import body_sections
 from unix.errors import ConfigError, Interrupted
 from unix.records import Rejection, Status
 from unix.store import KEYS, SCHEMAS, Store
@@ -283,8 +283,7 @@ def _blank(column: str) -> pl.Expr:
 def _why_unusable(report: str) -> str | None:
     if not report.strip():
         return EMPTY_REPORT
-    sections = parse_sections(report)
-    return None if sections.findings or sections.impression or sections.text.get(LAST_PARAGRAPH) else NO_SECTION
+    return None if body_sections(report) else NO_SECTION
 
 
 def _without_outcome(todo: pl.DataFrame, outcomes: Mapping[str, Outcome]) -> list[str]:
