@@ -11,6 +11,7 @@ UnixError                   exit 1
 │   └── AnswerError                  the endpoint answered something unusable
 ├── SplitError                       a subject would stand in two splits
 ├── ShardError                       a shard, its index or its manifest is missing or damaged
+│   └── DamagedSampleError           one sample of a readable shard is damaged
 ├── WeightsError                     a tensor is missing, misshapen or unexpected
 ├── ResumeError                      a run cannot continue from what is on disk
 └── Interrupted             exit 75  stopped on request after saving its state
@@ -72,6 +73,10 @@ class SplitError(UnixError):
 
 class ShardError(UnixError):
     """A shard, its index or its manifest is missing or damaged."""
+
+
+class DamagedSampleError(ShardError):
+    """One sample of a readable shard is damaged; readers may be told to skip such samples."""
 
 
 class WeightsError(UnixError):

@@ -20,7 +20,7 @@ from unix.errors import ShardError
 from unix.records import Split, Task
 
 MANIFEST_FILE = "manifest.json"
-_RELEASES = "releases"
+RELEASES_FOLDER = "releases"
 
 
 class Parents(Config):
@@ -119,7 +119,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def read_release(folder: str | Path, release: str) -> Manifest:
     """An earlier (or the present) release of the set in `folder`, by name."""
-    return _read(Path(folder) / _RELEASES / f"{release}.json")
+    return _read(Path(folder) / RELEASES_FOLDER / f"{release}.json")
 
 
 def find_manifest(folder: str | Path) -> Manifest | None:
@@ -141,7 +141,7 @@ def publish_manifest(folder: str | Path, manifest: Manifest) -> Manifest:
             raise ShardError(f"cannot publish {manifest.set}: {path} has {size} bytes instead of {shard.bytes}")
     sealed = manifest.sealed()
     content = (sealed.model_dump_json(indent=1) + "\n").encode()
-    write_atomically(Path(folder) / _RELEASES / f"{sealed.release}.json", content)
+    write_atomically(Path(folder) / RELEASES_FOLDER / f"{sealed.release}.json", content)
     write_atomically(Path(folder) / MANIFEST_FILE, content)
     return sealed
 
@@ -197,10 +197,21 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _read(path: Path) -> Manifest:
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """The manifest in a file's content; `path` names it in errors.
+
+    Raises:
+        ShardError: it is none.
+    """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ShardError(f"cannot read {path}: {error.strerror}") from error
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise ShardError(f"{path} is not a manifest of this version: {describe(error)}") from error
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"cannot read {path}: {error.strerror}") from error
+    return parse_manifest(content, str(path))

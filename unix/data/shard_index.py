@@ -36,16 +36,27 @@ def index_file(shard_file: str) -> str:
 
 
 def read_index(folder: Path, shard_file: str) -> ShardIndex:
-    """The index of a shard.
+    """The index of a shard in a local folder.
 
     Raises:
         ShardError: it is missing, malformed, or its columns differ in length.
     """
     path = folder / index_file(shard_file)
     try:
-        index = ShardIndex.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise ShardError(f"cannot read the index {path}: {error.strerror}") from error
+    return parse_index(content, str(path))
+
+
+def parse_index(content: bytes, path: str) -> ShardIndex:
+    """The index in a file's content; `path` names it in errors.
+
+    Raises:
+        ShardError: it is malformed, or its columns differ in length.
+    """
+    try:
+        index = ShardIndex.model_validate_json(content)
     except ValidationError as error:
         raise ShardError(f"{path} is not a shard index: {describe(error)}") from error
     columns = [index.keys, index.digests, *index.offsets, *index.lengths, *index.crc32c]

@@ -3,16 +3,21 @@
 A set's index of global sample numbers counts the live samples of one split, shard by shard. The stream's order within
 an epoch comes from `unix.data.order`; global batch k of an epoch is the k-th slice of that order, and a rank takes its
 part of the slice. So a position is an integer, and it means the same for any number of ranks and workers.
+
+Workers are threads: reading, checking and decoding happen outside the interpreter's lock, there is nothing to start or
+to hand over, and the state that comes with a batch knows nothing of what they read ahead.
 """
 
 import functools
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections import Counter, deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +25,17 @@ from PIL import Image
 
 from unix.data.images import Pixels
 from unix.data.order import epoch_order
-from unix.data.shard_index import ShardIndex, checksum, read_index
-from unix.errors import ConfigError, ResumeError, ShardError
-from unix.manifest import Manifest, ShardEntry, read_manifest
+from unix.data.shard_file import ShardFile
+from unix.data.shard_storage import CacheConfig, open_storage
+from unix.errors import ConfigError, DamagedSampleError, ResumeError
+from unix.manifest import MANIFEST_FILE, RELEASES_FOLDER, Manifest, parse_manifest, read_manifest
 from unix.records import Labels, Split
+
+logger = logging.getLogger(__name__)
+
+LastBatch = Literal["drop", "keep", "pad"]
+"""What becomes of an epoch's last, smaller batch: left out, served as it is, or filled up with marked copies."""
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,8 @@ class Sample:
     labels: Labels | None
     """CheXpert-14 labels where the source gives them."""
     meta: SampleMeta
+    padding: bool = False
+    """A copy that only fills up an epoch's last batch: losses and metrics must leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +85,65 @@ class LoaderState:
     """Of the shards read: an order is only resumed over the very samples it was made for."""
 
 
-class ShardReader:
-    """The live samples of one split of the shard set in `folder`, by global index 0 .. samples - 1."""
+class SampleSource(Protocol):
+    """What can be streamed: one split of a set, or a mixture of several."""
 
-    def __init__(self, folder: str | Path, split: Split | str) -> None:
-        self.folder = Path(folder)
+    fingerprint: str
+
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch."""
+        ...
+
+    def epoch_order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+        """The epoch's samples in order: int64 [samples], for `read_many`."""
+        ...
+
+    def read_many(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples at `indices`, in that order."""
+        ...
+
+
+class ShardReader:
+    """The live samples of one split of the shard set at `folder`, by global index 0 .. samples - 1.
+
+    Args:
+        folder: a local folder or a URI of an object store.
+        split: which split.
+        release: an earlier release to read; None: the present one.
+        on_corrupt: whether a damaged sample is an error, or is left out, counted in `skipped` and logged.
+        cache: where to keep what was read from an object store; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: Split | str,
+        *,
+        release: str | None = None,
+        on_corrupt: Literal["raise", "skip"] = "raise",
+        cache: CacheConfig | None = None,
+    ) -> None:
+        self._storage = open_storage(folder, cache)
+        self.location = self._storage.location
+        """The folder or URI, as text."""
+        self.folder = Path(self.location)
         self.split = Split(split)
-        self.manifest: Manifest = read_manifest(folder)
+        self.manifest: Manifest = self._manifest(release)
         self.fingerprint = self.manifest.fingerprint(self.split)
+        self.skipped: Counter[int] = Counter()
+        """Global index of each damaged sample that was left out -> how often."""
+        self._skip = on_corrupt == "skip"
         entries = self.manifest.split_shards(self.split)
-        self._shards = [_OpenShard(self.folder, entry) for entry in entries]
+        self._shards = [ShardFile(self._storage, entry) for entry in entries]
         self.samples_per_shard: npt.NDArray[np.int64] = np.array([entry.live for entry in entries], dtype=np.int64)
         self._ends = np.cumsum(self.samples_per_shard)
+
+    def _manifest(self, release: str | None) -> Manifest:
+        if release is None and self.folder.exists():
+            return read_manifest(self.folder)
+        name = MANIFEST_FILE if release is None else f"{RELEASES_FOLDER}/{release}.json"
+        return parse_manifest(self._storage.read_file(name), f"{self.location}/{name}")
 
     @property
     def samples(self) -> int:
@@ -94,34 +155,49 @@ class ShardReader:
         """Image ids in the order of global indices."""
         return tuple(key for shard in self._shards for key in shard.keys)
 
+    def epoch_order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+        """Every global index once, in the order of an epoch."""
+        return epoch_order(self.samples_per_shard, seed, epoch)
+
     def read_members(self, index: int) -> tuple[str, dict[str, bytes]]:
         """Key and members (extension -> content) of the sample at `index`; content is checked against its CRC.
 
         Raises:
             IndexError: there is no such sample.
-            ShardError: the shard is missing, cut short or damaged; the message names shard and member.
+            DamagedSampleError: the sample is damaged or cut short; the message names shard and member.
+            ShardError: the shard or its index is missing or unusable.
         """
         if not 0 <= index < self.samples:
-            raise IndexError(f"sample {index} of {self.samples} in {self.folder} ({self.split})")
+            raise IndexError(f"sample {index} of {self.samples} in {self.location} ({self.split})")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self._shards[number].read(index - int(self._ends[number] - self.samples_per_shard[number]))
 
     def read(self, index: int) -> Sample:
-        """The decoded sample at `index`. Raises as `read_members`, and ShardError where it is no image sample."""
+        """The decoded sample at `index`. Raises as `read_members`, and DamagedSampleError where it is no image."""
         key, members = self.read_members(index)
         try:
             return _to_sample(members["jpg"], json.loads(members["json"]))
         except (KeyError, ValueError, OSError) as error:
-            raise ShardError(f"{self.folder}: sample {key} is no image sample: {type(error).__name__}") from error
+            raise DamagedSampleError(
+                f"{self.location}: sample {key} is no image sample: {type(error).__name__}"
+            ) from error
 
     def read_many(self, indices: Sequence[int]) -> list[Sample]:
-        """The decoded samples at `indices`, in that order."""
-        return [self.read(index) for index in indices]
+        """The decoded samples at `indices`, in that order; without the damaged ones where those are to be skipped."""
+        if not self._skip:
+            return [self.read(index) for index in indices]
+        samples: list[Sample] = []
+        for index in indices:
+            try:
+                samples.append(self.read(index))
+            except DamagedSampleError:
+                self.skipped[index] += 1
+                logger.warning("%s: damaged sample %d of %s left out", self.location, index, self.split)
+        return samples
 
     def close(self) -> None:
         """Close every shard; reading again reopens them."""
-        for shard in self._shards:
-            shard.close()
+        self._storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -129,73 +205,126 @@ class ShardReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __str__(self) -> str:
+        return f"the {self.split} split of {self.location}"
+
 
 def stream(
-    reader: ShardReader,
+    source: SampleSource,
     seed: int,
     global_batch: int,
     position: LoaderState | None = None,
     *,
     rank: int = 0,
     world_size: int = 1,
-    last: Literal["drop", "keep"] = "drop",
-) -> Iterator[tuple[list[Sample], LoaderState]]:
+    last: LastBatch = "drop",
+    workers: int = 0,
+) -> Generator[tuple[list[Sample], LoaderState]]:
     """Yield this rank's part of every global batch, without end, with the state that follows the batch.
 
-    `position` continues after the batch that came with that state, also on another number of ranks. The last, smaller
-    batch of an epoch is dropped or kept, as `last` says; the samples dropped differ from epoch to epoch.
+    `position` continues after the batch that came with that state, also on another number of ranks or workers. Damaged
+    samples that `source` skips make a batch smaller; everything else keeps its place. With "drop", the samples left
+    out differ from epoch to epoch; `epoch_counts` says how many they are.
+
+    Args:
+        source: a `ShardReader`, or a `Mixture` of them.
+        seed: decides the order, with the epoch.
+        global_batch: samples of all ranks together.
+        position: where to go on; None: at the start of epoch 0.
+        rank: of this process, below `world_size`.
+        world_size: number of processes that share the batches; it must divide `global_batch`.
+        last: what becomes of an epoch's last, smaller batch.
+        workers: threads that read the next two batches ahead; 0 reads each batch when it is asked for.
 
     Raises:
         ConfigError: the batch is larger than the split (and `last` is "drop"), or does not divide among the ranks.
         ResumeError: `position` belongs to another seed or other shards.
     """
-    for indices, state in index_stream(
-        reader, seed, global_batch, position, rank=rank, world_size=world_size, last=last
-    ):
-        yield reader.read_many(indices), state
+    batches = index_stream(source, seed, global_batch, position, rank=rank, world_size=world_size, last=last)
+    if workers == 0:
+        for indices, state in batches:
+            yield _read(source, indices), state
+        return
+    ahead: deque[tuple[list[Future[list[Sample]]], LoaderState]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="shards") as pool:
+        try:
+            for indices, state in batches:
+                # Every worker reads a piece of the batch, so that the first batch is there as soon as can be.
+                pieces = [
+                    indices[w * len(indices) // workers : (w + 1) * len(indices) // workers] for w in range(workers)
+                ]
+                ahead.append(([pool.submit(_read, source, piece) for piece in pieces], state))
+                if len(ahead) > _BATCHES_AHEAD:
+                    done, state_after = ahead.popleft()
+                    yield [sample for piece in done for sample in piece.result()], state_after
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def index_stream(
-    reader: ShardReader,
+    source: SampleSource,
     seed: int,
     global_batch: int,
     position: LoaderState | None = None,
     *,
     rank: int = 0,
     world_size: int = 1,
-    last: Literal["drop", "keep"] = "drop",
-) -> Iterator[tuple[list[int], LoaderState]]:
-    """As `stream`, but yields global sample indices: the order alone, without reading."""
-    n = reader.samples
-    _check_batch(reader, global_batch, rank, world_size, last)
-    start = position or LoaderState(epoch=0, position=0, seed=seed, n=n, fingerprint=reader.fingerprint)
-    if (start.seed, start.n, start.fingerprint) != (seed, n, reader.fingerprint):
+    last: LastBatch = "drop",
+) -> Generator[tuple[list[int], LoaderState]]:
+    """As `stream`, but yields sample indices: the order alone, without reading. `~i` stands for a padding copy of i."""
+    n, fingerprint = source.samples, source.fingerprint
+    _check_batch(source, global_batch, rank, world_size, last)
+    start = position or LoaderState(epoch=0, position=0, seed=seed, n=n, fingerprint=fingerprint)
+    if (start.seed, start.n, start.fingerprint) != (seed, n, fingerprint):
         raise ResumeError(
             f"the saved position belongs to seed {start.seed} and shards {start.fingerprint} ({start.n} samples), this "
-            f"run has seed {seed} and shards {reader.fingerprint} ({n} samples): resume with those, or start a new run"
+            f"run has seed {seed} and shards {fingerprint} ({n} samples): resume with those, or start a new run"
         )
     epoch, done = start.epoch, start.position
     while True:
-        order = epoch_order(reader.samples_per_shard, seed, epoch)
+        order = source.epoch_order(seed, epoch)
         while n - done >= (global_batch if last == "drop" else 1):
             batch = order[done : done + global_batch]
             done += len(batch)
+            if last == "pad":
+                batch = np.concatenate([batch, ~np.resize(order, global_batch - len(batch))])
             mine = batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
-            yield mine.tolist(), LoaderState(epoch, done, seed, n, reader.fingerprint)
+            yield mine.tolist(), LoaderState(epoch, done, seed, n, fingerprint)
         epoch, done = epoch + 1, 0
 
 
-def _check_batch(reader: ShardReader, global_batch: int, rank: int, world_size: int, last: str) -> None:
-    if reader.samples == 0:
-        raise ConfigError(f"{reader.folder} has no {reader.split} samples: nothing to stream")
+@dataclass(frozen=True, slots=True)
+class EpochCounts:
+    """What one epoch of a stream comes to, over all ranks: samples served + dropped = samples of the source."""
+
+    batches: int
+    dropped: int
+    padding: int
+
+
+def epoch_counts(samples: int, global_batch: int, last: LastBatch) -> EpochCounts:
+    """Batches, dropped samples and padding copies in every epoch of a stream."""
+    whole, rest = divmod(samples, global_batch)
+    if rest == 0 or last == "drop":
+        return EpochCounts(whole, dropped=rest, padding=0)
+    return EpochCounts(whole + 1, dropped=0, padding=global_batch - rest if last == "pad" else 0)
+
+
+def _read(source: SampleSource, indices: Sequence[int]) -> list[Sample]:
+    split = next((place for place, index in enumerate(indices) if index < 0), len(indices))
+    copies = source.read_many([~index for index in indices[split:]])
+    return source.read_many(indices[:split]) + [replace(sample, padding=True) for sample in copies]
+
+
+def _check_batch(source: SampleSource, global_batch: int, rank: int, world_size: int, last: LastBatch) -> None:
+    if source.samples == 0:
+        raise ConfigError(f"{source} has no samples: nothing to stream")
     if global_batch < 1 or not 0 <= rank < world_size:
         raise ConfigError(f"global_batch={global_batch} must be >= 1 and rank={rank} within world_size={world_size}")
     if global_batch % world_size:
         raise ConfigError(f"global_batch={global_batch} does not divide among world_size={world_size} ranks")
-    if last == "drop" and global_batch > reader.samples:
-        raise ConfigError(
-            f"global_batch={global_batch} is more than the {reader.samples} {reader.split} samples of {reader.folder}"
-        )
+    if last == "drop" and global_batch > source.samples:
+        raise ConfigError(f"global_batch={global_batch} is more than the {source.samples} samples of {source}")
 
 
 def _to_sample(image: bytes, record: dict[str, Any]) -> Sample:
@@ -217,63 +346,3 @@ def _to_sample(image: bytes, record: dict[str, Any]) -> Sample:
             model=record["model"],
         ),
     )
-
-
-class _OpenShard:
-    """One shard, its index and file opened when first read."""
-
-    def __init__(self, folder: Path, entry: ShardEntry) -> None:
-        self._folder, self._entry = folder, entry
-        self._file: int | None = None
-
-    @functools.cached_property
-    def _index(self) -> ShardIndex:
-        index = read_index(self._folder, self._entry.file)
-        if (index.sha256, index.samples) != (self._entry.sha256, self._entry.samples):
-            raise ShardError(f"{self._folder}: the index of {self._entry.file} is not the one that the manifest names")
-        return index
-
-    @functools.cached_property
-    def _live(self) -> list[int]:
-        gone = frozenset(self._entry.superseded)
-        return [place for place, key in enumerate(self._index.keys) if key not in gone]
-
-    @property
-    def keys(self) -> list[str]:
-        return [self._index.keys[place] for place in self._live]
-
-    def read(self, number: int) -> tuple[str, dict[str, bytes]]:
-        index, place = self._index, self._live[number]
-        key, start = index.keys[place], index.offsets[0][place]
-        # A sample's members are adjacent: one read serves them all.
-        content = os.pread(self._open(), index.offsets[-1][place] + index.lengths[-1][place] - start, start)
-        members: dict[str, bytes] = {}
-        for extension, offsets, lengths, sums in zip(
-            index.members, index.offsets, index.lengths, index.crc32c, strict=True
-        ):
-            begin = offsets[place] - start
-            member = content[begin : begin + lengths[place]]
-            if len(member) != lengths[place] or checksum(member) != sums[place]:
-                raise ShardError(
-                    f"{self._folder / self._entry.file}: member {key}.{extension} is damaged (CRC32C differs); "
-                    f"`unix shards verify {self._folder}` finds all such members"
-                )
-            members[extension] = member
-        return key, members
-
-    def _open(self) -> int:
-        if self._file is None:
-            path = self._folder / self._entry.file
-            try:
-                self._file = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                raise ShardError(f"cannot open the shard {path}: {error.strerror}") from error
-        return self._file
-
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def __del__(self) -> None:
-        self.close()

@@ -1,0 +1,67 @@
+"""One shard as readers see it: its live samples, found by the index and checked against their CRC32C."""
+
+import functools
+
+from unix.data.shard_index import ShardIndex, checksum, index_file, parse_index
+from unix.data.shard_storage import Storage
+from unix.errors import DamagedSampleError, ShardError
+from unix.manifest import ShardEntry
+
+
+class ShardFile:
+    """A shard of `storage`; its index is read when first needed."""
+
+    def __init__(self, storage: Storage, entry: ShardEntry) -> None:
+        self._storage, self._entry = storage, entry
+
+    @functools.cached_property
+    def _index(self) -> ShardIndex:
+        name = index_file(self._entry.file)
+        index = parse_index(self._storage.read_file(name), f"{self._storage.location}/{name}")
+        if (index.sha256, index.samples) != (self._entry.sha256, self._entry.samples):
+            raise ShardError(
+                f"{self._storage.location}: the index of {self._entry.file} is not the one that the manifest names"
+            )
+        return index
+
+    @functools.cached_property
+    def _live(self) -> list[int]:
+        gone = frozenset(self._entry.superseded)
+        return [place for place, key in enumerate(self._index.keys) if key not in gone]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the live samples, in order."""
+        return [self._index.keys[place] for place in self._live]
+
+    def read(self, number: int) -> tuple[str, dict[str, bytes]]:
+        """Key and members (extension -> content) of the live sample `number`.
+
+        Raises:
+            DamagedSampleError: a member is not what the index says, also when read a second time.
+            ShardError: the shard or its index is missing or unusable.
+        """
+        index, place = self._index, self._live[number]
+        try:
+            return index.keys[place], self._read(index, place)
+        except DamagedSampleError:
+            return index.keys[place], self._read(index, place, fresh=True)
+
+    def _read(self, index: ShardIndex, place: int, *, fresh: bool = False) -> dict[str, bytes]:
+        start = index.offsets[0][place]
+        # A sample's members are adjacent: one read serves them all.
+        stop = index.offsets[-1][place] + index.lengths[-1][place]
+        content = self._storage.read_range(self._entry, start, stop - start, fresh=fresh)
+        members: dict[str, bytes] = {}
+        for extension, offsets, lengths, sums in zip(
+            index.members, index.offsets, index.lengths, index.crc32c, strict=True
+        ):
+            begin = offsets[place] - start
+            member = content[begin : begin + lengths[place]]
+            if len(member) != lengths[place] or checksum(member) != sums[place]:
+                raise DamagedSampleError(
+                    f"{self._storage.location}/{self._entry.file}: member {index.keys[place]}.{extension} is damaged "
+                    f"(CRC32C differs); `unix shards verify {self._storage.location}` finds all such members"
+                )
+            members[extension] = member
+        return members
