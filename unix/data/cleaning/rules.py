@@ -199,13 +199,18 @@ class _Cleaner:
     def _without_lead(self, sentence: str) -> str:
         """The sentence from what the picture shows on, where the words before it say nothing of the images."""
         match = self._rules.lead.search(sentence)
-        if match is None or len(self._rules.picture.findall(sentence)) > 1 or _DENIAL.search(match[0]):
+        if match is None or _DENIAL.search(match[0]) or self._names_several_pictures(sentence):
             return sentence
         around = f"{match['before']} {match['between'] or ''}"
         if self._rules.observation.search(around.lower()) or find_mentions(around):
             return sentence
         self.remove(match[0], "history" if _WORD.search(match["before"]) else "technique")
         return sentence[match.end() :]
+
+    def _names_several_pictures(self, sentence: str) -> bool:
+        pictures = self._rules.picture.findall(sentence)
+        num_views = sum("view" in picture.lower() for picture in pictures)
+        return max(num_views, len(pictures) - num_views) > 1
 
     def _telling(self, sentence: str) -> str | None:
         """The category of a sentence that tells how, by whom and for whom the report was made."""
@@ -314,8 +319,7 @@ class _Cleaner:
         return None if label is None or (self._shows_a_picture(sentence) and not teaches) else label
 
     def _shows_a_picture(self, sentence: str) -> bool:
-        lower = sentence.lower()
-        return self._rules.observation.search(lower) is not None and _DEIXIS.search(lower) is not None
+        return _DEIXIS.search(sentence.lower()) is not None and self._says_something(sentence)
 
     def _says_something(self, sentence: str) -> bool:
         """Whether a sentence names what the images show."""
