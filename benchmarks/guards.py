@@ -82,7 +82,7 @@ def injected_errors(reports: list[Faithful]) -> dict[str, object]:
 
 
 def reports_per_cpu_second(num: int = NUM_TIMED) -> float:
-    """Faithful cleanings of phantom reports judged per second of one core, as after the rule cleaner or a good model."""
+    """Faithful cleanings of phantom reports judged per second of one core, as a good model gives them."""
     pairs = [(report.raw, report.cleaned) for report in phantom_reports((21,), num)]
     judge(Pair(*pairs[0]))
     started = time.process_time()

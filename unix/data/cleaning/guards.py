@@ -50,6 +50,13 @@ class Sentence(NamedTuple):
 
     words: tuple[str, ...]
     text: str
+    section: str = ""
+    """`findings` or `impression`; "" where one of the two texts does not tell them apart."""
+
+    @property
+    def key(self) -> tuple[tuple[str, ...], str]:
+        """What makes two sentences the same."""
+        return self.words, self.section
 
 
 class Edit(NamedTuple):
@@ -98,31 +105,41 @@ class Pair:
         return f"{self.cleaned.findings}\n\n{self.cleaned.impression}".strip()
 
     @cached_property
+    def _sections(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Section and text of the raw body and of the cleaning; no section's name where only one of them has both."""
+        raw = [(span.name, self.raw[span.body : span.end]) for span in body_sections(self.raw)]
+        cleaned = [("findings", self.cleaned.findings), ("impression", self.cleaned.impression)]
+        cleaned = [(name, text) for name, text in cleaned if text.strip()]
+        if {name for name, _ in raw} == {name for name, _ in cleaned}:
+            return raw, cleaned
+        return [("", text) for _, text in raw], [("", text) for _, text in cleaned]
+
+    @cached_property
     def body(self) -> list[Sentence]:
         """Sentences of the raw report's findings and impression, or of what stands for them."""
-        return [sentence for span in body_sections(self.raw) for sentence in _sentences(self.raw[span.body : span.end])]
+        return [sentence for section, text in self._sections[0] for sentence in _sentences(text, section)]
 
     @cached_property
     def kept(self) -> list[Sentence]:
         """Sentences of the cleaning."""
-        return [*_sentences(self.cleaned.findings), *_sentences(self.cleaned.impression)]
+        return [sentence for section, text in self._sections[1] for sentence in _sentences(text, section)]
 
     @cached_property
     def gone(self) -> list[int]:
         """Places in `body` of the sentences that the cleaning does not have word for word."""
-        known = {sentence.words for sentence in self.kept}
-        return [place for place, sentence in enumerate(self.body) if sentence.words not in known]
+        known = {sentence.key for sentence in self.kept}
+        return [place for place, sentence in enumerate(self.body) if sentence.key not in known]
 
     @cached_property
     def edits(self) -> list[Edit]:
         """Sentences of the cleaning that the raw report does not have word for word, or less often."""
         if not self.body:
             return []
-        left = Counter(sentence.words for sentence in self.body)
+        left = Counter(sentence.key for sentence in self.body)
         edits: list[Edit] = []
         for sentence in self.kept:
-            if left[sentence.words]:
-                left[sentence.words] -= 1
+            if left[sentence.key]:
+                left[sentence.key] -= 1
             elif (edit := self._edit(sentence)) is not None:
                 edits.append(edit)
         return edits
@@ -137,7 +154,7 @@ class Pair:
         if not self.gone or likeness[place] < _ALIKE:
             place = max(range(len(self.body)), key=lambda place: likeness[place])
         for first, last in ((place, place), (place - 1, place), (place, place + 1), (place - 1, place + 1)):
-            if 0 <= first and last < len(self.body):
+            if first >= 0 and last < len(self.body):
                 joined = tuple(word for origin in self.body[first : last + 1] for word in origin.words)
                 if _is_subsequence(sentence.words, joined):
                     text = " ".join(origin.text for origin in self.body[first : last + 1])
@@ -151,7 +168,7 @@ class Pair:
         for edit in self.edits:
             for place in edit.places:
                 rest.setdefault(place, []).append(edit.sentence)
-        distinct = {self.body[place].words: place for place in self.gone}
+        distinct = {self.body[place].key: place for place in self.gone}
         return [
             Loss(
                 self.body[place],
@@ -299,7 +316,7 @@ def _lost_its_negation(kept: Sequence[str], origin: Sequence[str]) -> bool:
     for word in origin:
         if place < len(kept) and word == kept[place]:
             place += 1
-            if not _NEGATORS.isdisjoint(cut) and not _NOISE.search(" ".join(cut)):
+            if not _NEGATORS.isdisjoint(cut) and not _is_noise(" ".join(cut)):
                 return True
             cut = []
         else:
@@ -335,7 +352,7 @@ def finding_lost(pair: Pair) -> bool:
     kept = {name for mention in pair.kept_mentions if mention.value != NEGATIVE for name in mention.classes}
     for loss in pair.losses:
         raised = [mention for mention in find_mentions(loss.origin.text) if mention.value != NEGATIVE]
-        if not raised or _REQUEST.search(loss.origin.text):
+        if not raised or _is_request(loss.origin.text):
             continue
         told = _TOLD.search(loss.words) is not None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
@@ -348,8 +365,20 @@ def finding_lost(pair: Pair) -> bool:
 def content_lost(pair: Pair) -> bool:
     """Words for what a chest image shows went, and no word of noise went with them."""
     return any(
-        _ON_IMAGES.search(loss.words) and not _NOISE.search(loss.words) and not _REQUEST.search(loss.origin.text)
+        _ON_IMAGES.search(loss.words) and not _is_noise(loss.words) and not _is_request(loss.origin.text)
         for loss in pair.losses
+    )
+
+
+def _is_noise(words: str) -> bool:
+    """Whether words tell who was told, or how the study was made without saying what it shows."""
+    return _TOLD.search(words) is not None or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
+
+
+def _is_request(text: str) -> bool:
+    """Whether a sentence says why the study was asked for, or how it was made."""
+    return _REQUEST.search(text) is not None or (
+        _HISTORY.search(text) is not None and _SHOWS.search(text.lower()) is None
     )
 
 
@@ -357,22 +386,28 @@ _TOLD = re.compile(
     r"\b(?:drs?|md|discuss\w*|communicat\w*|relayed|conveyed|notif\w*|informed|(?:tele)?phone\w*|paged|called|aware"
     r"|contacted|reported|dictat\w*|transcri\w*|signed|reviewed|wet read|addend\w*|am|pm|spoke)\b"
 )
-"""Words of who told whom what, and of who wrote it down."""
+"""Words of who told whom what, and of who wrote it down; in lower case without punctuation, as the next ones."""
 _NOISE = re.compile(
-    _TOLD.pattern
-    + r"|\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?"
-    r"|portable|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
-    r"|evaluat\w*|assess\w*|rule out|status post|s p|year old|patient|symptoms?|presents|presented|complain\w*"
-    r"|thanks?|please|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
+    r"\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?|portable"
+    r"|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
+    r"|evaluat\w*|assess\w*|rule out|year old|patient|symptoms?|presents|presented|complain\w*|thanks?|please"
+    r"|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
 )
-"""Words that go with noise, in lower case without punctuation."""
+"""Words that go with noise."""
+_SHOWS = re.compile(
+    r"\b(?:there (?:is|are|was|were)|shows?|showed|showing|demonstrat\w+|reveal\w*|seen|noted|visible|visuali[sz]ed"
+    r"|identified|consistent with|compatible with|suggest\w*)\b"
+)
+"""Words that tell what an image shows."""
 _REQUEST = re.compile(
     r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
     r"|exam(?:ination)?|procedure)\s*:|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b"
-    r"|\byears?[- ]old\b|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
+    r"|\bICD[- ]?(?:9|10)\b|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
     re.IGNORECASE,
 )
-"""Why the study was asked for, and how it was made."""
+_HISTORY = re.compile(
+    r"\byears?[- ]old\b|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b", re.IGNORECASE
+)
 _ON_IMAGES = re.compile(
     r"\b(?:lungs?|lobes?|lobar|lingula\w*|pulmonary|pleura\w*|hearts?|cardi\w+|mediastin\w+|hil(?:a|ar|um)|aort\w+"
     r"|vascul\w+|vessels?|trachea\w*|carina\w*|bronch\w+|perihilar|ribs?|spin(?:e|al)|vertebra\w*|bon(?:e|es|y)"
@@ -384,9 +419,9 @@ _ON_IMAGES = re.compile(
     r"|osteo\w+|spurring|scolio\w+|\w*scoliosis|kypho\w+|hernia\w*|tortuo\w+|ecta\w+|unfold\w+|elevat\w+|eventrat\w+"
     r"|thicken\w+|blunt\w+|collaps\w+|shift\w*|deviat\w+|widen\w+|cavit\w+|cyst\w*|honeycomb\w*|reticul\w+"
     r"|interstiti\w+|ground ?glass|haz[ey]\w*|(?:lymph)?adenopath\w+|plaques?|septal|kerley|cephali\w+|cuffing"
-    r"|free air|gas|gaseous|distend\w*|distent\w+|distens\w+|stomach|gastric|bowel|subcutaneous|catheters?|tubes?|lines?"
-    r"|picc|leads?|pacemaker\w*|defibrillator|icd|wires?|clips?|port|port a cath|stents?|valves?|prosthe\w+|devices?|hardware"
-    r"|graft|drains?|cannula\w*|filter|fusion|sutures?|\w*sternotomy|mastectomy|\w+ectomy|infect\w+|pneumonia"
+    r"|free air|gas|gaseous|disten\w+|stomach|gastric|bowel|subcutaneous|catheters?|tubes?|lines?|picc|leads?"
+    r"|pacemaker\w*|defibrillator|icd|wires?|clips?|port|port a cath|stents?|valves?|prosthe\w+|devices?"
+    r"|hardware|graft|drains?|cannula\w*|filter|fusion|sutures?|\w*sternotomy|mastectomy|\w+ectomy|infect\w+|pneumonia"
     r"|metasta\w+|malignan\w+|tumou?rs?|cancer|carcinoma|lymphoma|tubercul\w+|sarcoid\w*|aspiration|contusion|infarct\w*"
     r"|heart failure|chf|copd|ards|hyperaerat\w+|aerat\w+|compression|deformit\w+|pectus|eventration|fat pad|foreign"
     r"|fragments?|bullet|sclero\w+|lytic|demineral\w+|enlarg\w+)\b"
@@ -483,10 +518,10 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _sentences(text: str) -> Iterator[Sentence]:
+def _sentences(text: str, section: str) -> Iterator[Sentence]:
     for _, sentence in split_sentences(_with_items_apart(text)):
         if words := _words(sentence):
-            yield Sentence(tuple(words), sentence)
+            yield Sentence(tuple(words), sentence, section)
 
 
 def _with_items_apart(text: str) -> str:

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from unix.data.sections import parse_sections
@@ -125,7 +126,7 @@ def _all_sides_swapped(text: str, raw: str) -> Iterator[str]:
 
 def _sides_of_two_sentences_exchanged(text: str, raw: str) -> Iterator[str]:
     matches = list(re.finditer(_SIDE, text, re.IGNORECASE))
-    for first, second in zip(matches, matches[1:], strict=False):
+    for first, second in pairwise(matches):
         if first[0].lower() != second[0].lower():
             changed = text[: second.start()] + _other(second) + text[second.end() :]
             yield changed[: first.start()] + _other(first) + changed[first.end() :]
