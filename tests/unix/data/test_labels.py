@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,65 @@ def test_there_are_enough_sentences_of_every_class() -> None:
 @pytest.mark.parametrize(("sentence", "expected"), sentences())
 def test_sentence(sentence: str, expected: Labels) -> None:
     assert label_report(sentence) == expected
+
+
+PATTERNS = yaml.safe_load((Path(__file__).parent / "label_patterns.yaml").read_text(encoding="utf-8"))
+NAMED = [
+    (name, set(classes.split(", ")))
+    for group in ("names", "two_classes")
+    for classes, names in PATTERNS[group].items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("name", "classes"), NAMED)
+def test_every_name_of_the_reference_is_read(name: str, classes: set[str]) -> None:
+    for sentence, value in ((f"Left {name}.", 1), (f"No {name}.", 0), (f"Possible {name}.", -1)):
+        labels = label_report(sentence)
+        counted = {key for key, got in labels.items() if got == value and key != "No Finding"}
+        if name in ("heart failure", "CHF"):  # makes cardiomegaly uncertain
+            counted -= {"Cardiomegaly"}
+        assert counted == classes
+
+
+@pytest.mark.parametrize("name", PATTERNS["others"]["any"])
+def test_a_finding_of_no_class_speaks_against_no_finding_unless_denied(name: str) -> None:
+    assert label_report(f"Mild {name}.") == no_labels()
+    assert label_report(f"No {name}.") == no_labels() | {"No Finding": 1}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(part, name) for name, parts in PATTERNS["parts"].items() for part in parts]
+)
+def test_a_part_named_without_a_state_counts_and_normal_denies_it(part: str, name: str) -> None:
+    for said, value in (
+        ("is enlarged", 1),
+        ("is shifted to the right", 1),
+        ("is normal", 0),
+        ("appears unremarkable", 0),
+        ("is within normal limits", 0),
+        ("is at the upper limits of normal", 0),
+        ("is not enlarged", 0),
+        ("is unchanged", -1),
+        ("is stable", -1),
+        ("is borderline", -1),
+    ):
+        assert label_report(f"The {part} {said}.")[name] == value, said
+    assert label_report(f"Normal appearance of the {part}.")[name] == 0
+    assert label_report(f"Stable appearance of the {part}.")[name] == -1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"), [(pattern, value) for value, patterns in PATTERNS["patterns"].items() for pattern in patterns]
+)
+def test_every_pattern_of_certainty_is_read(pattern: str, value: int) -> None:
+    for phrase, name in (
+        ("consolidation", "Consolidation"),
+        ("pleural effusion", "Pleural Effusion"),
+        ("right basilar pneumonia", "Pneumonia"),
+        ("apical pneumothorax", "Pneumothorax"),
+    ):
+        assert label_report(pattern.format(phrase))[name] == value
 
 
 def test_affirmed_anywhere_beats_uncertain_beats_denied() -> None:
