@@ -10,7 +10,6 @@ for command in (
     demo.demo,
     curation.phantom,
     curation.ingest,
-    curation.clean,
     curation.endpoint,
     curation.guard,
     curation.label,
@@ -22,6 +21,7 @@ for command in (
     learning.parity,
 ):
     app.command()(command)
+app.add_typer(curation.clean, name="clean")
 app.add_typer(curation.shards, name="shards")
 app.add_typer(curation.export, name="export")
 

@@ -1,13 +1,16 @@
 """Commands from raw studies to shards."""
 
 import re
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
 from unix.errors import ShardError
+from unix.manifest import write_atomically
 
 PromptOption = Annotated[
     str | None, typer.Option("--prompt", metavar="VERSION", help="Whose cleaned text counts: prompt version.")
@@ -16,6 +19,7 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="Whose cleaned text counts: model name.")
 ]
 
+clean = typer.Typer(help="Clean every report that has no final answer yet.", invoke_without_command=True)
 shards = typer.Typer(help="Write the shard sets that training streams.", invoke_without_command=True)
 export = typer.Typer(help="Write the store's texts to a file.")
 
@@ -33,13 +37,22 @@ def phantom(
     first_study: Annotated[int | None, typer.Option(min=0, help="Continue a series of the same seed here.")] = None,
     image_size: Annotated[int | None, typer.Option(metavar="P", help="Long side of the images, pixels.")] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Write images as well as reports.")] = True,
+    wording: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Other words: a folder of phrases.yaml and noise.yaml.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Write synthetic studies laid out as MIMIC-CXR-JPG."""
     from unix.data.phantom import PhantomConfig, write_phantom
 
     options = given(
-        studies=studies, out=str(out), seed=seed, first_study=first_study, image_size=image_size, images=images
+        studies=studies,
+        out=str(out),
+        seed=seed,
+        first_study=first_study,
+        image_size=image_size,
+        images=images,
+        wording=None if wording is None else str(wording),
     )
     present(write_phantom(PhantomConfig.build(options)), json)
 
@@ -57,7 +70,9 @@ def ingest(
     present(ingest(IngestConfig.build(given(store=store, source=source, root=root, complete=complete))), json)
 
 
-def clean(
+@clean.callback()
+def run_clean(
+    context: typer.Context,
     store: StoreOption = DEFAULT_STORE,
     endpoint: Annotated[
         str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; default: the embedded rules.")
@@ -81,6 +96,8 @@ def clean(
     json: JsonOption = None,
 ) -> None:
     """Clean every report that has no final answer yet."""
+    if context.invoked_subcommand is not None:
+        return
     from unix.data.cleaning.run import CleanConfig, clean
 
     options = given(
@@ -98,6 +115,49 @@ def clean(
         dry_run=dry_run,
     )
     present(clean(CleanConfig.build(options)), json)
+
+
+@clean.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="[PROMPT][@ENDPOINT[=MODEL]], such as v1 or v1@local=NAME.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    store: StoreOption = DEFAULT_STORE,
+    sample: Annotated[int | None, typer.Option(min=1, metavar="N", help="Distinct texts; default: 100.")] = None,
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="Of the endpoints on both sides.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(min=0, metavar="X", help="Of each side.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests in flight.")] = None,
+    acknowledge_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, metavar="K", help="Print so many examples, report text included.")] = 0,
+    examples: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write every difference here, as JSON lines.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Compare two prompts or models over the same texts."""
+    from unix.data.cleaning.compare import CompareConfig, compare
+
+    options = given(
+        store=store,
+        a=a,
+        b=b,
+        sample=sample,
+        base_url=base_url,
+        budget_usd=budget_usd,
+        concurrency=concurrency,
+        acknowledge_host=tuple(acknowledge_host) if acknowledge_host else None,
+    )
+    summary, differences = compare(CompareConfig.build(options))
+    present(summary, json)
+    if examples is not None:
+        lines = (_json_line(asdict(example)) for example in differences)
+        write_atomically(examples, "".join(lines).encode())
+    for example in differences[:show]:
+        typer.echo(f"\n--- {example.report_sha256[:12]}: {example.why}\n{example.raw.strip()}")
+        for name, answer in (("A", example.a), ("B", example.b)):
+            typer.echo(f"{name}: {answer.get('status', 'missing')} {', '.join(answer.get('flags', ()))}")
+            typer.echo(f"   findings: {answer.get('findings', '')}\n   impression: {answer.get('impression', '')}")
 
 
 def endpoint(
@@ -240,6 +300,11 @@ def reports(
         split=split,
     )
     present(export_reports(ExportReportsConfig.build(options)), json)
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    """A value as one line of JSON."""
+    return dumps(value, ensure_ascii=False) + "\n"
 
 
 def _names(groups: list[str] | None) -> tuple[str, ...] | None:
