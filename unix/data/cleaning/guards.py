@@ -347,7 +347,8 @@ def label_gained(pair: Pair) -> bool:
 def finding_lost(pair: Pair) -> bool:
     """A sentence with an affirmed or suspected finding went, or lost it.
 
-    Why the study was asked for may name a finding. Who was told of one is noise where the finding stands elsewhere.
+    Why the study was asked for may name a finding. Who was told of one is noise where the finding stands elsewhere, and
+    who was told of a tube or line where it does not say where that ends.
     """
     kept = {name for mention in pair.kept_mentions if mention.value != NEGATIVE for name in mention.classes}
     for loss in pair.losses:
@@ -355,9 +356,12 @@ def finding_lost(pair: Pair) -> bool:
         if not raised or _is_request(loss.origin.text):
             continue
         told = _TOLD.search(loss.words) is not None
+        topic = told and _TIP.search(loss.words) is None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
-            if mention.phrase not in left and not (told and kept.issuperset(mention.classes)):
+            elsewhere = told and kept.issuperset(mention.classes)
+            device_as_topic = topic and set(mention.classes) == {"Support Devices"}
+            if mention.phrase not in left and not elsewhere and not device_as_topic:
                 return True
     return False
 
@@ -372,14 +376,15 @@ def content_lost(pair: Pair) -> bool:
 
 def _is_noise(words: str) -> bool:
     """Whether words tell who was told, or how the study was made without saying what it shows."""
-    return _TOLD.search(words) is not None or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
+    told = _TOLD.search(words) is not None or _NOT_RADIOGRAPHY.search(words) is not None
+    return told or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
 
 
 def _is_request(text: str) -> bool:
     """Whether a sentence says why the study was asked for, or how it was made."""
-    return _REQUEST.search(text) is not None or (
-        _HISTORY.search(text) is not None and _SHOWS.search(text.lower()) is None
-    )
+    if _REQUEST.search(text) is not None:
+        return True
+    return _HISTORY.search(text) is not None and _SHOWS.search(text.lower()) is None
 
 
 _TOLD = re.compile(
@@ -387,11 +392,18 @@ _TOLD = re.compile(
     r"|contacted|reported|dictat\w*|transcri\w*|signed|reviewed|wet read|addend\w*|am|pm|spoke)\b"
 )
 """Words of who told whom what, and of who wrote it down; in lower case without punctuation, as the next ones."""
+_NOT_RADIOGRAPHY = re.compile(
+    r"\b(?:physical exam\w*|auscultation|crackles|blood|serum|laborator\w*|serolog\w*|c reactive|leu[ck]ocyt\w*|cultures?"
+    r"|biops\w+|histolog\w+|ct|mri|ultrasound|echocardio\w*)\b"
+)
+"""Words of what other examinations found."""
+_TIP = re.compile(r"\b(?:terminat\w+|ends?|ending|lies|projects|coil\w*|tip|in place|inserted|removed)\b")
+"""Words of where a tube or line ends."""
 _NOISE = re.compile(
     r"\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?|portable"
     r"|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
     r"|evaluat\w*|assess\w*|rule out|year old|patient|symptoms?|presents|presented|complain\w*|thanks?|please"
-    r"|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
+    r"|correlat\w*|report|dashboard|email|attending|resident|code)\b"
 )
 """Words that go with noise."""
 _SHOWS = re.compile(
@@ -401,12 +413,15 @@ _SHOWS = re.compile(
 """Words that tell what an image shows."""
 _REQUEST = re.compile(
     r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
-    r"|exam(?:ination)?|procedure)\s*:|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b"
-    r"|\bICD[- ]?(?:9|10)\b|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
+    r"|exam(?:ination)?|procedure|notification)\s*:|^\W*(?:an? |the )?addend\w+\b"
+    r"|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b|\bICD[- ]?(?:9|10)\b"
+    r"|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
-    r"\byears?[- ]old\b|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b", re.IGNORECASE
+    r"\byears?[- ]old\b|\bpatient (?:with|has a history)\b"
+    r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
+    re.IGNORECASE,
 )
 _ON_IMAGES = re.compile(
     r"\b(?:lungs?|lobes?|lobar|lingula\w*|pulmonary|pleura\w*|hearts?|cardi\w+|mediastin\w+|hil(?:a|ar|um)|aort\w+"
@@ -415,8 +430,8 @@ _ON_IMAGES = re.compile(
     r"|bases?|bibasilar|basilar|basal|bibasal|apex|apices|apical|biapical|retrocardiac|silhouette|contours?|azygos"
     r"|opaci\w+|densit\w+|lucen\w+|infiltrat\w+|consolidat\w+|airspace|nodul\w+|mass(?:es)?|lesions?|granulom\w+"
     r"|calcif\w+|scar\w*|fibro\w+|emphysem\w+|bull(?:a|ae|ous)|hyperinflat\w+|hyperexpan\w+|hypoinflat\w+"
-    r"|inflat\w+|atelecta\w+|effusions?|pneumo\w+|hydropneumo\w+|hemo\w+|edema\w*|congest\w+|fractur\w+|degenerat\w+"
-    r"|osteo\w+|spurring|scolio\w+|\w*scoliosis|kypho\w+|hernia\w*|tortuo\w+|ecta\w+|unfold\w+|elevat\w+|eventrat\w+"
+    r"|inflat\w+|atelecta\w+|effusions?|pneumo\w+|hydropneumo\w+|hemo(?:thora|pneumo)\w+|edema\w*|congest\w+|fractur\w+|degenerat\w+"
+    r"|osteo\w+|spurring|scolio\w+|\w*scoliosis|kypho\w+|hernia\w*|tortuo\w+|ecta\w+|unfold\w+|eventrat\w+"
     r"|thicken\w+|blunt\w+|collaps\w+|shift\w*|deviat\w+|widen\w+|cavit\w+|cyst\w*|honeycomb\w*|reticul\w+"
     r"|interstiti\w+|ground ?glass|haz[ey]\w*|(?:lymph)?adenopath\w+|plaques?|septal|kerley|cephali\w+|cuffing"
     r"|free air|gas|gaseous|disten\w+|stomach|gastric|bowel|subcutaneous|catheters?|tubes?|lines?|picc|leads?"
