@@ -129,6 +129,10 @@ def kill_and_rerun(
     unflushed = {e.report for e in before if e.kind == "ok" and e.time > killed - SECONDS_OF_A_FLUSH}
     bound = concurrency + len(unflushed)
     assert len(again) <= bound
-    answered_long_ago = {e.report for e in before if e.kind == "ok" and e.time <= killed - SECONDS_OF_A_FLUSH}
-    assert not answered_long_ago & again, "an answer that arrived before the last flush was paid for twice"
+    late = [
+        f"{killed - event.time:.2f} s"
+        for event in before
+        if event.kind == "ok" and event.time <= killed - SECONDS_OF_A_FLUSH and event.report in again
+    ]
+    assert not late, f"paid for twice: answers that came {', '.join(late)} before the kill"
     return len(again), bound
