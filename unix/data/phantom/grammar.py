@@ -1,19 +1,22 @@
 """Writes the clean findings and impression of a study: phrases composed from the findings' severity, side and zone.
 
-The words are in `phrases.yaml`; this module parses them once into trees of choices and walks them with seeded draws.
+The words are in `phrases.yaml`, the package's own or another wording's; this module parses them once into trees of
+choices and walks them with seeded draws.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, Self, TypeAlias
+
+from pydantic import Field, model_validator
 
 from unix.config import Config
 from unix.data.phantom.draws import Draws
-from unix.data.phantom.findings import Finding, Side
-from unix.records import Labels, no_labels
+from unix.data.phantom.findings import Device, Finding, Severity, Side, Zone
+from unix.records import CHEXPERT_14, Labels, no_labels
 
 _WORDS_WANTED = (25, 40)
 _NO_FINDINGS_SHARE = 0.08
@@ -27,11 +30,14 @@ _LUNGS = frozenset(
 )
 
 
+Options = Annotated[list[str], Field(min_length=1)]
+
+
 class _Wording(Config):
-    seen: list[str]
-    doubted: list[str]
-    stated: list[str]
-    suspected: list[str]
+    seen: Options
+    doubted: Options
+    stated: Options
+    suspected: Options
 
 
 class _ClassPhrases(_Wording):
@@ -44,8 +50,8 @@ class _ClassPhrases(_Wording):
 
 
 class _DevicePhrases(Config):
-    seen: list[str]
-    stated: list[str]
+    seen: Options
+    stated: Options
 
 
 class _Denial(Config):
@@ -62,10 +68,37 @@ class Phrases(Config):
     note: str
     classes: dict[str, _ClassPhrases]
     devices: dict[str, _DevicePhrases]
-    absent: list[_Denial]
-    normal: list[str]
-    clear: list[str]
-    nothing: list[str]
+    absent: Annotated[list[_Denial], Field(min_length=1)]
+    normal: Options
+    clear: Options
+    nothing: Options
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        wanted: list[tuple[str, Iterable[str], Iterable[str]]] = [
+            ("at", ("one", "both"), self.at),
+            ("place", ("one", "both"), self.place),
+            ("zone_words", (zone for zone in Zone if zone), self.zone_words),
+            ("classes", (name for name in CHEXPERT_14 if name not in ("No Finding", "Support Devices")), self.classes),
+            ("devices", Device, self.devices),
+            *((f"classes.{name}.severity", Severity, own.severity) for name, own in self.classes.items()),
+        ]
+        for field, names, held in wanted:
+            if missing := sorted(set(names) - set(held)):
+                raise ValueError(f"{field} lacks {', '.join(missing)}")
+        if unknown := {name for denial in self.absent for name in denial.denies} - set(CHEXPERT_14):
+            raise ValueError(f"absent denies {', '.join(sorted(unknown))}, which is no class")
+        fixed = [*self.normal, *self.clear, *self.nothing, *(denial.text for denial in self.absent)]
+        check_phrases(fixed, frozenset())
+        check_phrases((*self.zone_words.values(), self.note), frozenset())
+        check_phrases((*self.at.values(), *self.place.values()), frozenset({"side", "zone", "zone_words"}))
+        for own in self.classes.values():
+            check_phrases(own.severity.values(), frozenset())
+            for wording in (own, own.both or own):
+                check_phrases((*wording.seen, *wording.doubted, *wording.stated, *wording.suspected), _SLOTS)
+        for device in self.devices.values():
+            check_phrases((*device.seen, *device.stated), frozenset({"side", "note"}))
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +127,23 @@ class _Choice:
 _INCIDENTAL = "egenerative changes"
 
 _TOKEN = re.compile(r"[\[\]|]|\{\w+\}|[^\[\]|{}]+")
+_SLOT_NAME = re.compile(r"\{(\w+)\}")
+_SLOTS = frozenset({"severity", "side", "zone", "zone_words", "at", "place", "note"})
 
 
 @cache
-def phrases() -> Phrases:
-    """The phrases of the package."""
-    return Phrases.load(Path(__file__).with_name("phrases.yaml"))
+def phrases(wording: str | None = None) -> Phrases:
+    """The phrases in the folder `wording`, or the package's own.
+
+    Raises:
+        ConfigError: `phrases.yaml` is missing there or malformed; the message names file, field and phrase.
+    """
+    return Phrases.load(Path(wording or Path(__file__).parent) / "phrases.yaml")
 
 
-def write_clean_text(findings: tuple[Finding, ...], draws: Draws) -> CleanText:
-    """Findings (25 to 45 words) and impression of a study with these findings."""
-    book = phrases()
+def write_clean_text(findings: tuple[Finding, ...], draws: Draws, wording: str | None = None) -> CleanText:
+    """Findings (25 to 45 words) and impression of a study with these findings, in the words of the folder `wording`."""
+    book = phrases(wording)
     labels = no_labels()
     for finding in findings:
         labels[finding.name] = -1 if finding.uncertain and labels[finding.name] is None else 1
@@ -120,9 +159,9 @@ def write_clean_text(findings: tuple[Finding, ...], draws: Draws) -> CleanText:
     return CleanText(told, stated, labels)
 
 
-def count_phrasings(finding: Finding) -> int:
+def count_phrasings(finding: Finding, wording: str | None = None) -> int:
     """How many different sentences the findings section may hold for this finding."""
-    book = phrases()
+    book = phrases(wording)
     if finding.device is not None:
         return sum(_count(_parsed(text), _slots(book, finding)) for text in book.devices[finding.device].seen)
     own = book.classes[finding.name].wording(finding.side)
@@ -135,6 +174,14 @@ def expand(text: str, slots: Mapping[str, str], draws: Draws) -> str:
     words: list[str] = []
     _walk(_parsed(text), slots, draws, words)
     return "".join(words)
+
+
+def check_phrases(texts: Iterable[str], slots: frozenset[str]) -> None:
+    """Raise ValueError for a phrase with unbalanced brackets, or with a slot that is not among `slots`."""
+    for text in texts:
+        if unknown := set(_SLOT_NAME.findall(text)) - slots:
+            raise ValueError(f"the phrase {text!r} has the unknown slot {{{min(unknown)}}}")
+        _parsed(text)
 
 
 def _tell(book: Phrases, findings: tuple[Finding, ...], labels: Labels, draws: Draws) -> tuple[str, ...]:
@@ -232,6 +279,8 @@ def _parse_sequence(tokens: list[str], position: int) -> tuple[Node, int]:
             while token != "]":
                 option, position = _parse_sequence(tokens, position + 1)
                 options.append(option)
+                if position == len(tokens):
+                    raise ValueError(f"unbalanced brackets in the phrase {''.join(tokens)!r}")
                 token = tokens[position]
             parts.append(_Choice(tuple(options)))
         else:

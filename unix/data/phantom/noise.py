@@ -9,10 +9,13 @@ neither findings nor impression, and within these two every sentence or fragment
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from unix.config import Config
 from unix.data.phantom.draws import Draws
-from unix.data.phantom.grammar import CleanText, expand
+from unix.data.phantom.grammar import CleanText, Options, check_phrases, expand
 from unix.data.phantom.study import Projection
 from unix.records import RemovedSpan
 
@@ -36,25 +39,59 @@ _SHARES = {
 """How often each category is injected into a report."""
 
 
+class SectionHeaders(Config):
+    """Headers of the sections that are noise as a whole."""
+
+    examination: tuple[str, ...] = Field(("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"), min_length=1)
+    indication: tuple[str, ...] = Field(("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"), min_length=1)
+    technique: tuple[str, ...] = Field(("TECHNIQUE:",), min_length=1)
+    comparison: tuple[str, ...] = Field(("COMPARISON:",), min_length=1)
+    wet_read: tuple[str, ...] = Field(("WET READ:",), min_length=1)
+    addendum: tuple[str, ...] = Field(("ADDENDUM:",), min_length=1)
+
+
 class Noise(Config):
     """The content of `noise.yaml`."""
 
-    titles: list[str]
-    examinations: dict[str, list[str]]
-    indications: list[str]
-    techniques: dict[str, list[str]]
-    comparisons: list[str]
-    technique: dict[str, list[str]]
-    acquisition: list[str]
-    prior_comparison: list[str]
-    notification: list[str]
-    dictation: list[str]
-    signature: list[str]
-    filler: list[str]
-    addendum: list[str]
-    wet_readers: list[str]
-    blanks: dict[str, list[str]]
-    headers: dict[str, list[str]]
+    titles: Options
+    sections: SectionHeaders = Field(default_factory=SectionHeaders)
+    examinations: dict[str, Options]
+    indications: Options
+    techniques: dict[str, Options]
+    comparisons: Options
+    technique: dict[str, Options]
+    acquisition: Options
+    prior_comparison: Options
+    notification: Options
+    dictation: Options
+    signature: Options
+    filler: Options
+    addendum: Options
+    wet_readers: Options
+    blanks: dict[str, Options]
+    headers: dict[str, Options]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        clock = frozenset({"clock"})
+        for field, names in (
+            ("examinations", tuple(Projection)),
+            ("techniques", tuple(Projection)),
+            ("technique", tuple(Projection)),
+            ("blanks", ("between", "within")),
+            ("headers", ("findings", "impression")),
+        ):
+            held: dict[str, list[str]] = getattr(self, field)
+            if missing := sorted(set(names) - set(held)):
+                raise ValueError(f"{field} lacks {', '.join(missing)}")
+            for texts in held.values():
+                check_phrases(texts, clock)
+        for field in (
+            *("indications", "comparisons", "acquisition", "prior_comparison", "notification", "dictation"),
+            *("signature", "filler", "addendum", "wet_readers"),
+        ):
+            check_phrases(getattr(self, field), clock)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +111,27 @@ class NoisyReport:
 
 
 @cache
-def noise_book() -> Noise:
-    """The noise of the package."""
-    return Noise.load(Path(__file__).with_name("noise.yaml"))
+def noise_book(wording: str | None = None) -> Noise:
+    """The noise in the folder `wording`, or the package's own.
+
+    Raises:
+        ConfigError: `noise.yaml` is missing there or malformed; the message names file, field and phrase.
+    """
+    return Noise.load(Path(wording or Path(__file__).parent) / "noise.yaml")
 
 
-def write_raw_report(clean: CleanText, projection: Projection, draws: Draws) -> NoisyReport:
+def write_raw_report(clean: CleanText, projection: Projection, draws: Draws, wording: str | None = None) -> NoisyReport:
     """Surround and interrupt the clean sentences with noise, and lay the whole out in MIMIC's manner."""
-    return _Writer(draws, projection).write(clean)
+    return _Writer(draws, projection, noise_book(wording)).write(clean)
 
 
 class _Writer:
     """One report in the making: the text so far and the noise in it."""
 
-    def __init__(self, draws: Draws, projection: Projection) -> None:
+    def __init__(self, draws: Draws, projection: Projection, book: Noise) -> None:
         self._draws = draws
         self._projection = projection
-        self._book = noise_book()
+        self._book = book
         self._blocks: list[str] = []
         self._noise: list[RemovedSpan] = []
 
@@ -116,14 +157,16 @@ class _Writer:
         return NoisyReport("\n \n".join(self._blocks) + "\n", tuple(self._noise))
 
     def _add_preamble(self) -> None:
-        header = self._draws.choose(("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"))
+        header = self._header(self._book.sections.examination)
         self._add_noise_section(header, self._say(self._book.examinations[self._projection]), "technique")
-        header = self._draws.choose(("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"))
+        header = self._header(self._book.sections.indication)
         self._add_noise_section(header, self._say(self._book.indications), "indication")
         if self._draws.chance(0.6):
-            self._add_noise_section("TECHNIQUE:", self._say(self._book.techniques[self._projection]), "technique")
+            header = self._header(self._book.sections.technique)
+            self._add_noise_section(header, self._say(self._book.techniques[self._projection]), "technique")
         if self._draws.chance(0.8):
-            self._add_noise_section("COMPARISON:", self._say(self._book.comparisons), "prior_comparison")
+            header = self._header(self._book.sections.comparison)
+            self._add_noise_section(header, self._say(self._book.comparisons), "prior_comparison")
 
     def _interrupt(self, clean: CleanText) -> tuple[list[Piece], list[Piece]]:
         """The two sections' pieces with noise put among them; an absent section stays empty."""
@@ -164,10 +207,10 @@ class _Writer:
     def _add_wet_read(self, clean: CleanText) -> None:
         told = (clean.impression or clean.findings)[:2]
         text = f"{self._say(self._book.wet_readers)} {' '.join(told)}"
-        self._add_noise_section("WET READ:", text, "wet_read")
+        self._add_noise_section(self._header(self._book.sections.wet_read), text, "wet_read")
 
     def _add_addendum(self) -> None:
-        self._add_noise_section("ADDENDUM:", self._say(self._book.addendum), "addendum")
+        self._add_noise_section(self._header(self._book.sections.addendum), self._say(self._book.addendum), "addendum")
 
     def _add_duplicate(self, clean: CleanText) -> None:
         name, sentences = ("FINDINGS:", clean.findings) if not clean.impression else ("IMPRESSION:", clean.impression)
@@ -191,6 +234,9 @@ class _Writer:
     def _add_noise_section(self, header: str, body: str, category: str) -> None:
         self._blocks.append(_wrapped(f"{header} {body}"))
         self._noise.append(RemovedSpan(f"{header} {body}", category))
+
+    def _header(self, options: tuple[str, ...]) -> str:
+        return options[0] if len(options) == 1 else self._draws.choose(options)
 
     def _injects(self, category: str) -> bool:
         return self._draws.chance(_SHARES[category])

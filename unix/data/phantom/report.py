@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from unix.config import json_digest
 from unix.data.phantom.draws import Draws
-from unix.data.phantom.grammar import CleanText, write_clean_text
-from unix.data.phantom.noise import NoisyReport, write_raw_report
+from unix.data.phantom.grammar import CleanText, phrases, write_clean_text
+from unix.data.phantom.noise import NoisyReport, noise_book, write_raw_report
 from unix.data.phantom.study import StudyPlan
 
 _STOCK_SHARE = 0.45
@@ -20,10 +21,21 @@ class PhantomReport:
     raw: NoisyReport
 
 
-def write_report(plan: StudyPlan) -> PhantomReport:
-    """The report of a planned study; depends on (seed, study index) and the study's findings alone."""
+def write_report(plan: StudyPlan, wording: str | None = None) -> PhantomReport:
+    """The report of a planned study; depends on (seed, study index), the study's findings and the words alone.
+
+    `wording` is a folder whose `phrases.yaml` and `noise.yaml` replace the package's own words.
+
+    Raises:
+        ConfigError: one of the two is missing or malformed.
+    """
     draws = Draws(plan.seed, plan.index, "text")
     if not plan.findings and draws.chance(_STOCK_SHARE):
         draws = Draws(plan.seed, draws.below(_NUM_STOCK), f"stock text, {plan.projection}")
-    clean = write_clean_text(plan.findings, draws)
-    return PhantomReport(clean, write_raw_report(clean, plan.projection, draws))
+    clean = write_clean_text(plan.findings, draws, wording)
+    return PhantomReport(clean, write_raw_report(clean, plan.projection, draws, wording))
+
+
+def wording_digest(wording: str | None = None) -> str:
+    """SHA-256 (hex) of the words in the folder `wording`, or of the package's own."""
+    return json_digest([phrases(wording).digest(), noise_book(wording).digest()])

@@ -1,7 +1,7 @@
 """Writes a phantom as a MIMIC-CXR-JPG folder: reports, radiographs, the CSVs, and the truth beside them.
 
-Study i depends on (seed, i) alone, so a phantom of more studies extends a smaller one and a rerun writes the same
-bytes. Work is split into partitions of consecutive studies, one process each; the CSVs are written last.
+Study i depends on (seed, i) and the wording alone, so a phantom of more studies extends a smaller one and a rerun
+writes the same bytes. Work is split into partitions of consecutive studies, one process each; the CSVs come last.
 """
 
 import gzip
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from unix.config import Config
 from unix.data.phantom.render import Pixels, render
-from unix.data.phantom.report import write_report
+from unix.data.phantom.report import wording_digest, write_report
 from unix.data.phantom.study import Projection, StudyPlan, plan_study
 from unix.data.phantom.truth import TRUTH_FOLDER, truth_frame
 from unix.errors import ConfigError
@@ -69,6 +69,9 @@ class PhantomConfig(Config):
     reports_zip: bool = Field(default=False, description=f"write {_REPORTS_ZIP} in place of text files")
     validate_share: float = Field(default=0.05, ge=0, le=1)
     test_share: float = Field(default=0.15, ge=0, le=1)
+    wording: str | None = Field(
+        default=None, description="folder whose phrases.yaml and noise.yaml replace the package's own words"
+    )
     workers: int | None = Field(default=None, ge=1, description="processes; default: one per core")
 
 
@@ -110,10 +113,12 @@ def write_phantom(config: PhantomConfig) -> PhantomSummary:
     """Write the phantom; existing files of the same name are replaced only where they differ.
 
     Raises:
-        ConfigError: the shares of validate and test add up to more than one, or `out` cannot be written.
+        ConfigError: the shares of validate and test add up to more than one, `out` cannot be written, or `wording`
+            is malformed.
     """
     if config.validate_share + config.test_share > 1:
         raise ConfigError(f"validate_share {config.validate_share} + test_share {config.test_share} is more than 1")
+    words = wording_digest(config.wording)
     out = Path(config.out)
     try:
         (out / TRUTH_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -133,7 +138,7 @@ def write_phantom(config: PhantomConfig) -> PhantomSummary:
     for name, header in _HEADERS.items():
         lines = [header, *(line for part in written for line in part.lines[name])]
         _write_if_changed(out / name, gzip.compress(("\n".join(lines) + "\n").encode(), compresslevel=4, mtime=0))
-    described = config.model_dump(exclude={"out", "workers"})
+    described = config.model_dump(exclude={"out", "workers"}) | {"wording": words}
     _write_if_changed(out / _DESCRIPTION_FILE, (json.dumps(described, indent=2) + "\n").encode())
     return PhantomSummary(
         out=str(out),
@@ -171,7 +176,7 @@ def _run(job: _Job, partitions: list[_Partition], label: str, config: PhantomCon
 
 def _write_partition(partition: _Partition) -> _Written:
     config, out = partition.config, Path(partition.config.out)
-    studies = [(plan, write_report(plan)) for plan in _plans(partition)]
+    studies = [(plan, write_report(plan, config.wording)) for plan in _plans(partition)]
     lines: dict[str, list[str]] = {name: [] for name in _HEADERS}
     texts: list[tuple[str, str]] = []
     num_images = num_bytes = num_normal = 0
