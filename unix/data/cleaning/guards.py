@@ -376,8 +376,7 @@ def content_lost(pair: Pair) -> bool:
 
 def _is_noise(words: str) -> bool:
     """Whether words tell who was told, or how the study was made without saying what it shows."""
-    told = _TOLD.search(words) is not None or _NOT_RADIOGRAPHY.search(words) is not None
-    return told or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
+    return _TOLD.search(words) is not None or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
 
 
 def _is_request(text: str) -> bool:
@@ -392,18 +391,14 @@ _TOLD = re.compile(
     r"|contacted|reported|dictat\w*|transcri\w*|signed|reviewed|wet read|addend\w*|am|pm|spoke)\b"
 )
 """Words of who told whom what, and of who wrote it down; in lower case without punctuation, as the next ones."""
-_NOT_RADIOGRAPHY = re.compile(
-    r"\b(?:physical exam\w*|auscultation|crackles|blood|serum|laborator\w*|serolog\w*|c reactive|leu[ck]ocyt\w*|cultures?"
-    r"|biops\w+|histolog\w+|ct|mri|ultrasound|echocardio\w*)\b"
-)
-"""Words of what other examinations found."""
 _TIP = re.compile(r"\b(?:terminat\w+|ends?|ending|lies|projects|coil\w*|tip|in place|inserted|removed)\b")
 """Words of where a tube or line ends."""
 _NOISE = re.compile(
     r"\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?|portable"
     r"|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
     r"|evaluat\w*|assess\w*|rule out|year old|patient|symptoms?|presents|presented|complain\w*|thanks?|please"
-    r"|correlat\w*|report|dashboard|email|attending|resident|code)\b"
+    r"|correlat\w*|report|dashboard|email|attending|resident|code|laborator\w*|serum|c reactive"
+    r"|leu[ck]ocyt\w*|cultures?|biops\w+|histolog\w+|ct|mri|ultrasound|echocardio\w*)\b"
 )
 """Words that go with noise."""
 _SHOWS = re.compile(
