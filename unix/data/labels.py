@@ -34,6 +34,7 @@ class _Role(Flag):
     QUIET = auto()
     NEUTRAL = auto()
     NEGATION_BEFORE = auto()
+    NEGATION_OF_VERB = auto()
     NEGATION_AFTER = auto()
     NEGATION_ADJACENT = auto()
     UNCERTAINTY_BEFORE = auto()
@@ -57,7 +58,7 @@ class _Role(Flag):
 _MENTION, _HINT = _Role.MENTION.value, _Role.HINT.value
 _SUBJECT, _QUIET = _Role.SUBJECT.value, _Role.QUIET.value
 _NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_AFTER.value
-_NEGATION_ADJACENT = _Role.NEGATION_ADJACENT.value
+_NEGATION_ADJACENT, _NEGATION_OF_VERB = _Role.NEGATION_ADJACENT.value, _Role.NEGATION_OF_VERB.value
 _UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
 _VERSUS, _BREAK, _SEPARATOR = _Role.VERSUS.value, _Role.BREAK.value, _Role.SEPARATOR.value
 _COMMA, _CONJUNCTION = _Role.COMMA.value, _Role.CONJUNCTION.value
@@ -230,6 +231,9 @@ def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]
             clause.hear(event, index)
 
 
+_CHARACTERS_OF_ADJECTIVES = 20
+
+
 class _Clause:
     """What holds at a place in a sentence: which cue reaches here, and which mentions a later cue may reach."""
 
@@ -237,6 +241,7 @@ class _Clause:
         "_alternative",
         "_clause_start",
         "_covered",
+        "_cue",
         "_described",
         "_events",
         "_group",
@@ -258,11 +263,12 @@ class _Clause:
         self._subjects: list[Mention] = []  # mentions before it
         self._described: list[Mention] = []  # those of them that a "normal" would describe
 
-    def _start_cue(self, polarity: int) -> None:
+    def _start_cue(self, polarity: int, cue: _Event | None = None) -> None:
         self._polarity = polarity
+        self._cue = cue
         self._covered: Mention | None = None  # the last mention that the cue has reached
-        self._told = False  # and a verb came after that
-        self._separated = False  # and a comma or an "and"
+        self._told = False  # a verb came after it
+        self._separated = False  # a comma or an "and" came after what it covers
         self._alternative: Mention | None = None  # an affirmed mention followed by "or"
 
     def polarity_ahead(self) -> int:
@@ -306,7 +312,7 @@ class _Clause:
             if self._group and event.start - self._group[-1].end <= 1:
                 self._group[-1].value = NEGATIVE
         elif roles & _NEGATION_BEFORE:
-            self._start_cue(NEGATIVE)
+            self._start_cue(NEGATIVE, event)
         elif roles & _UNCERTAINTY_BEFORE:
             if self._polarity != NEGATIVE or self._separated:
                 self._start_cue(UNCERTAIN)
@@ -329,23 +335,35 @@ class _Clause:
                 mention.value = NEGATIVE
         if roles & _SEPARATOR:
             self._described = []
-            self._separated = self._covered is not None
+            self._separated = self._covered is not None or self._is_spent(event)
             if roles & _COMMA:
                 self._clause_start = len(self._group)
             elif roles & _CONJUNCTION:
                 self._clause_start, self._item_start = 0, len(self._group)
-            ends = self._told or (roles & _COMMA and self._polarity == UNCERTAIN)
+            ends = self._told or (
+                roles & _COMMA and self._polarity == UNCERTAIN if self._covered else self._denies_verb()
+            )
             if self._separated and ends and not self._goes_on(index):
                 self._start_cue(POSITIVE)
         elif roles & _VERB:
             self._alternative = None
-            self._told = self._covered is not None
+            self._told = self._cue is not None
             if self._group:
                 self._subjects = self._spoken_of(roles)
                 self._empty_group()
                 self._described = [mention for mention in self._subjects if not _is_device(mention)]
         if roles & _AFFIRMED and self._separated and not self._goes_on(index):
             self._start_cue(POSITIVE)
+
+    def _is_spent(self, separator: _Event) -> bool:
+        """Whether a cue that has reached no mention was about something else: `no free air below the diaphragm,`."""
+        if self._cue is None:
+            return False
+        near = separator.start - self._cue.end < _CHARACTERS_OF_ADJECTIVES
+        return self._told or self._denies_verb() or not near or not separator.roles & (_COMMA | _CONJUNCTION)
+
+    def _denies_verb(self) -> bool:
+        return self._cue is not None and bool(self._cue.roles & _NEGATION_OF_VERB)
 
     def _goes_on(self, index: int) -> bool:
         """Whether the list that the cue rules goes on: an "or" before the next verb or cue, or one denial for all."""
@@ -511,6 +529,7 @@ _CUE_ROLES = {
     "neutral": _Role.NEUTRAL,
     "topics": _Role.TOPIC,
     "negation_before": _Role.NEGATION_BEFORE,
+    "negation_of_verb": _Role.NEGATION_OF_VERB,
     "negation_after": _Role.NEGATION_AFTER,
     "negation_adjacent": _Role.NEGATION_ADJACENT,
     "uncertainty_before": _Role.UNCERTAINTY_BEFORE,
