@@ -77,7 +77,7 @@ class Journal:
         self._buffer.append(outcome)
 
     def flush(self) -> None:
-        """Put what was added on disk.
+        """Hand what was added to the file system: the death of this process cannot take it any more.
 
         Raises:
             OSError: there is no space, or no store any more; what was added stays for the next try.
@@ -97,29 +97,40 @@ class Journal:
                 self._segments.append(path)
             del self._buffer[: len(outcomes)]
 
+    def sync(self) -> None:
+        """Put what was flushed on the disk itself: nor can the death of this machine."""
+        if self._file is not None:
+            os.fdatasync(self._file)
+
     @contextmanager
     def flushing(self, on_failure: Callable[[OSError], None]) -> Generator[None]:
-        """Flush every so often while the body runs, and once after it.
+        """Flush and sync every so often while the body runs, and once after it.
 
-        In a thread: the body's own work must not hold answers back. `on_failure` is called there, and flushing ends.
+        In threads of their own: neither the body's work nor a slow disk may hold answers back. `on_failure` is called
+        in one of them, which then ends.
         """
         ended = threading.Event()
 
-        def flush_regularly() -> None:
+        def regularly(work: Callable[[], None]) -> None:
             try:
                 while not ended.wait(SECONDS_BETWEEN_FLUSHES):
-                    self.flush()
+                    work()
             except OSError as error:
                 on_failure(error)
 
-        thread = threading.Thread(target=flush_regularly, name="journal")
-        thread.start()
+        if self._local:
+            self._own_file()
+        threads = [threading.Thread(target=regularly, args=(work,)) for work in (self.flush, self.sync)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             ended.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
             self.flush()
+            self.sync()
 
     def discard(self) -> None:
         """Remove the files of this run, whose outcomes are in the table now, and let go of the rest."""
@@ -183,7 +194,6 @@ def _append(descriptor: int, lines: bytes) -> None:
         written = 0
         while written < len(lines):
             written += os.write(descriptor, lines[written:])
-        os.fdatasync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)
         raise
