@@ -34,7 +34,7 @@ class _Role(Flag):
     QUIET = auto()
     NEUTRAL = auto()
     NEGATION_BEFORE = auto()
-    NEGATION_OF_VERB = auto()
+    NEGATION_NEAR = auto()
     NEGATION_AFTER = auto()
     NEGATION_ADJACENT = auto()
     UNCERTAINTY_BEFORE = auto()
@@ -58,7 +58,7 @@ class _Role(Flag):
 _MENTION, _HINT = _Role.MENTION.value, _Role.HINT.value
 _SUBJECT, _QUIET = _Role.SUBJECT.value, _Role.QUIET.value
 _NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_AFTER.value
-_NEGATION_ADJACENT, _NEGATION_OF_VERB = _Role.NEGATION_ADJACENT.value, _Role.NEGATION_OF_VERB.value
+_NEGATION_ADJACENT, _NEGATION_NEAR = _Role.NEGATION_ADJACENT.value, _Role.NEGATION_NEAR.value
 _UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
 _VERSUS, _BREAK, _SEPARATOR = _Role.VERSUS.value, _Role.BREAK.value, _Role.SEPARATOR.value
 _COMMA, _CONJUNCTION = _Role.COMMA.value, _Role.CONJUNCTION.value
@@ -334,17 +334,7 @@ class _Clause:
             for mention in self._described:
                 mention.value = NEGATIVE
         if roles & _SEPARATOR:
-            self._described = []
-            self._separated = self._covered is not None or self._is_spent(event)
-            if roles & _COMMA:
-                self._clause_start = len(self._group)
-            elif roles & _CONJUNCTION:
-                self._clause_start, self._item_start = 0, len(self._group)
-            ends = self._told or (
-                roles & _COMMA and self._polarity == UNCERTAIN if self._covered else self._denies_verb()
-            )
-            if self._separated and ends and not self._goes_on(index):
-                self._start_cue(POSITIVE)
+            self._hear_separator(event, index)
         elif roles & _VERB:
             self._alternative = None
             self._told = self._cue is not None
@@ -355,15 +345,27 @@ class _Clause:
         if roles & _AFFIRMED and self._separated and not self._goes_on(index):
             self._start_cue(POSITIVE)
 
+    def _hear_separator(self, event: _Event, index: int) -> None:
+        roles = event.roles
+        self._described = []
+        if roles & _COMMA:
+            self._clause_start = len(self._group)
+        elif roles & _CONJUNCTION:
+            self._clause_start, self._item_start = 0, len(self._group)
+        if self._covered is None and self._cue is not None and self._cue.roles & _NEGATION_NEAR:
+            self._start_cue(POSITIVE)
+            return
+        self._separated = self._covered is not None or self._is_spent(event)
+        ends = self._told or (self._covered is not None and roles & _COMMA and self._polarity == UNCERTAIN)
+        if self._separated and ends and not self._goes_on(index):
+            self._start_cue(POSITIVE)
+
     def _is_spent(self, separator: _Event) -> bool:
         """Whether a cue that has reached no mention was about something else: `no free air below the diaphragm,`."""
         if self._cue is None:
             return False
         near = separator.start - self._cue.end < _CHARACTERS_OF_ADJECTIVES
-        return self._told or self._denies_verb() or not near or not separator.roles & (_COMMA | _CONJUNCTION)
-
-    def _denies_verb(self) -> bool:
-        return self._cue is not None and bool(self._cue.roles & _NEGATION_OF_VERB)
+        return self._told or not near or not separator.roles & (_COMMA | _CONJUNCTION)
 
     def _goes_on(self, index: int) -> bool:
         """Whether the list that the cue rules goes on: an "or" before the next verb or cue, or one denial for all."""
@@ -529,7 +531,7 @@ _CUE_ROLES = {
     "neutral": _Role.NEUTRAL,
     "topics": _Role.TOPIC,
     "negation_before": _Role.NEGATION_BEFORE,
-    "negation_of_verb": _Role.NEGATION_OF_VERB,
+    "negation_near": _Role.NEGATION_BEFORE | _Role.NEGATION_NEAR,
     "negation_after": _Role.NEGATION_AFTER,
     "negation_adjacent": _Role.NEGATION_ADJACENT,
     "uncertainty_before": _Role.UNCERTAINTY_BEFORE,
