@@ -20,6 +20,7 @@ LAST_PARAGRAPH = "last_paragraph"
 """Name of what follows the first paragraph of the last section, where there is neither findings nor impression."""
 
 _HEADER = re.compile(r"(?:^|\n)[ \t]*([A-Z][A-Z ()/,-]*):(?=\s|$)")
+_LOOSE_HEADER = re.compile(r"(?:(?<=\n)|(?<=\n[ \t])|^)(?P<header>[A-Z]{6,12})(?P<gap>[ \t]*)(?:[;.=-](?=\s)|\n)")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -192,9 +193,10 @@ def body_sections(report: str) -> list[SectionSpan]:
     Beside the sections of these names: one headed by organs (`LUNGS:`, `BONES AND SOFT TISSUES:`) is findings, its
     header included; one under an unknown header directly below a bare `FINDINGS:` belongs there; an opinion, summary
     or diagnosis is the impression of a report that has none; and a report without any of them gives its last
-    paragraph, or, where it has no header at all, its whole text as findings.
+    paragraph, or, where it has no header at all, its whole text as findings. `FINDINGS` and `IMPRESSION` count without
+    their colon too.
     """
-    written = split_sections(report)
+    written = split_sections(_with_colons(report))
     spans = [span for span in written if report[span.body : span.end].strip()]
     bare = [span for span in written if span not in spans and span.name in ("findings", "impression")]
     has_impression = any(span.name == "impression" for span in spans)
@@ -219,6 +221,16 @@ def body_sections(report: str) -> list[SectionSpan]:
     start = len(text) - len(text.lstrip())
     blank = _BLANK_LINE.search(text, start, len(text.rstrip()))
     return [SectionSpan("findings", last.start, last.body + blank.end(), last.end)] if blank is not None else []
+
+
+def _with_colons(report: str) -> str:
+    """The report with a colon for the stop, dash or line end after `FINDINGS` or `IMPRESSION`; no letter moves."""
+
+    def with_colon(match: re.Match[str]) -> str:
+        known = normalise_header(match["header"]) in ("findings", "impression")
+        return f"{match['header']}{match['gap']}:" if known else match[0]
+
+    return _LOOSE_HEADER.sub(with_colon, report)
 
 
 def parse_sections(report: str) -> Sections:

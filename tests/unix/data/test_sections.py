@@ -137,6 +137,12 @@ def test_what_follows_a_bare_header_belongs_to_it_under_an_unknown_header_of_its
     assert bodies(" FINDINGS:\n\n COMPARISON: None.\n IMPRESSION: Clear.\n") == [("impression", "Clear.")]
 
 
+@pytest.mark.parametrize("end", [":", ";", ".", " -", ""])
+def test_body_headers_count_without_their_colon(end: str) -> None:
+    report = f" COMPARISON: None.\n FINDINGS{end}\n Clear lungs.\n\n IMPRESSION{end}\n Normal.\n"
+    assert bodies(report) == [("findings", "Clear lungs."), ("impression", "Normal.")]
+
+
 def test_an_opinion_stands_for_a_missing_impression_only() -> None:
     report = " FINDINGS: Clear.\n OPINION: Normal.\n"
     assert bodies(report) == [("findings", "Clear."), ("impression", "Normal.")]

@@ -6,7 +6,7 @@ words that remain stay in their order. What decides is the words that a sentence
 - an *observation* is a word that only a report of images uses ("opacity", "costophrenic"). It saves a sentence with
   symptoms, treatment or technique;
 - *anatomy* and the labeler's lexicon save a sentence that looks like technique, comparison or a name;
-- a sentence without any word of the vocabularies says nothing of the images, and goes.
+- a sentence without any word of the vocabularies says nothing of the images, and goes, unless it only names something.
 
 Of the images is what the radiograph shows, and what it leads the reader to do. What CT, ultrasound, a physical
 examination or the laboratory found is not, unless the study is a CT. In doubt words stay: a lost finding is worse than
@@ -15,8 +15,8 @@ noise. So a sentence that tells who was told of a finding loses only the telling
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from collections.abc import Iterator
+from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -26,7 +26,7 @@ import yaml
 from unix.data.cleaning.sentences import split_sentences
 from unix.data.labels import find_mentions
 from unix.data.phrases import PhraseBook, expand
-from unix.data.sections import SectionSpan, body_sections, split_sections
+from unix.data.sections import body_sections, split_sections
 from unix.errors import ConfigError
 from unix.records import CleanedReport, RemovedSpan
 
@@ -66,8 +66,15 @@ _DEIXIS = re.compile(
 )
 _TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECASE)
 _RADIOGRAPHY = re.compile(r"\bradiograph|x-?\s?ray|\b(?:PA|AP)\b|\bCXR\b|\bportable\b|\bviews?\b", re.IGNORECASE)
+_DEVICES = ("Support Devices",)
+"""An observation where it is one: the lexicon's other words for devices name equipment too."""
 _PRIOR = "prior_reference"
 _CLAUSE_END = re.compile(r"(?:[,;]\s*)?\b(?:but|however|while|whereas|although|though|with)\b[,\s]*|[,;]\s+")
+_PROSE = re.compile(
+    r"\b(?:is|are|was|were|be|been|has|have|had|by|you|your|we|our|i|this|that|these|please|will|with|to|for|at|on|of"
+    r"|the|from|and|as|not|an?)\b|_{2,}|\bX{3,}\b|:",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"[A-Za-z]{2}")
 _NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
 
@@ -121,7 +128,8 @@ def clean_report(report: str, remove_priors: bool = False) -> CleanedReport:
         for span in split_sections(report)
         if span.name in _WHOLE_SECTIONS and not any(span.start <= body.body < span.end for body in bodies)
     ]
-    cleaner = _Cleaner(report, bodies, remove_priors)
+    text = "\n\n".join(report[body.body : body.end] for body in bodies)
+    cleaner = _Cleaner(text, remove_priors, _is_tomography(report))
     texts: dict[str, list[str]] = {"findings": [], "impression": []}
     for span in sorted([*bodies, *whole], key=attrgetter("start")):
         if span.name in texts:
@@ -134,14 +142,17 @@ def clean_report(report: str, remove_priors: bool = False) -> CleanedReport:
 class _Cleaner:
     """Cleans the sections of one report and collects what it takes out."""
 
-    def __init__(self, report: str, bodies: Sequence[SectionSpan], remove_priors: bool) -> None:
+    def __init__(self, text: str, remove_priors: bool, is_tomography: bool) -> None:
         self.removed: list[RemovedSpan] = []
-        self._report = report
-        self._bodies = bodies
+        self.depends_on_text = False
+        """What was cleaned would be cleaned otherwise in another report."""
+        self._text = text
+        self._remove_priors = remove_priors
+        self._is_tomography = is_tomography
         self._rules = rules = _rules()
         self._spans = rules.spans + (rules.prior_spans if remove_priors else ())
         self._prior_sentences = rules.prior_sentences if remove_priors else ()
-        self._other_modality = () if _is_tomography(report) else rules.other_modality
+        self._other_modality = () if is_tomography else rules.other_modality
         self._seen: set[tuple[str, str]] = set()
         self._labelled = False
         """An inline label (`Imaging notes:`) has said where the images are spoken of."""
@@ -159,7 +170,7 @@ class _Cleaner:
         for separator in _SEPARATOR_LINE.findall(body):
             self.remove(separator, "header")
         for number, sentence in split_sentences(_SEPARATOR_LINE.sub("\n\n", body)):
-            cleaned = self._clean_sentence(sentence)
+            cleaned = self._clean_again(sentence)
             if not cleaned:
                 continue
             key = (section, cleaned.casefold().rstrip(". "))
@@ -169,7 +180,17 @@ class _Cleaner:
             self._seen.add(key)
             yield f"{number} {cleaned}" if number[:1].isdigit() else cleaned
 
-    def _clean_sentence(self, sentence: str) -> str:
+    def _clean_again(self, sentence: str) -> str:
+        """Clean a sentence, or remember how it was cleaned in another report."""
+        alone = None if self._labelled else _cleaned_alone(sentence, self._remove_priors, self._is_tomography)
+        if alone is None:
+            return self.clean_sentence(sentence)
+        cleaned, removed = alone
+        self.removed.extend(removed)
+        return cleaned
+
+    def clean_sentence(self, sentence: str) -> str:
+        """What stays of a sentence; "" for nothing."""
         sentence = _DOUBLE_STOP.sub(".", sentence)
         text = self._parts_to_keep(self._without_lead(sentence))
         category = self._telling(text)
@@ -189,7 +210,7 @@ class _Cleaner:
         else:
             text = _tidy(text, sentence)
             category = self._category(text) if _WORD.search(text) else "header"
-        if category is None and not self._says_anything(text):
+        if category is None and _PROSE.search(sentence) and not self._says_anything(text):
             category = "filler"
         if category is not None:
             self.remove(text, category)
@@ -198,6 +219,8 @@ class _Cleaner:
 
     def _without_lead(self, sentence: str) -> str:
         """The sentence from what the picture shows on, where the words before it say nothing of the images."""
+        if self._rules.picture.search(sentence) is None:
+            return sentence
         match = self._rules.lead.search(sentence)
         if match is None or _DENIAL.search(match[0]) or self._names_several_pictures(sentence):
             return sentence
@@ -222,7 +245,7 @@ class _Cleaner:
         observes = rules.observation.search(sentence.lower()) is not None
         if category == "history":
             return sentence if self._shows_a_picture(sentence) else ""
-        if not observes and not find_mentions(rules.neutral.sub(" ", sentence)):
+        if not observes and all(mention.classes == _DEVICES for mention in find_mentions(sentence)):
             return ""
         rest = sentence
         is_all_noise = False
@@ -244,14 +267,13 @@ class _Cleaner:
 
     def _stands_elsewhere(self, text: str, sentence: str) -> bool:
         """Whether another sentence of the report names each finding that `text` names."""
+        self.depends_on_text = True
         here = Counter(mention.phrase for mention in find_mentions(sentence))
         return all(self._phrases[mention.phrase] > here[mention.phrase] for mention in find_mentions(text))
 
     @cached_property
     def _phrases(self) -> Counter[str]:
-        return Counter(
-            mention.phrase for body in self._bodies for mention in find_mentions(self._report[body.body : body.end])
-        )
+        return Counter(mention.phrase for mention in find_mentions(self._text))
 
     def _parts_to_keep(self, sentence: str) -> str:
         """A sentence without the parts between semicolons that are noise, where another part says something."""
@@ -308,6 +330,7 @@ class _Cleaner:
         label = next((rule.category for rule in self._rules.labels if rule.expression.search(sentence)), None)
         if label == "images":
             self._labelled, self._discussing = True, False
+            self.depends_on_text = True
             return None
         if label == "filler":
             self._discussing = self._labelled
@@ -333,6 +356,19 @@ class _Cleaner:
     def _says_anything(self, sentence: str) -> bool:
         """Whether a sentence has any word that the images could have asked for."""
         return self._rules.general.search(sentence.lower()) is not None or self._says_something(sentence)
+
+
+@lru_cache(maxsize=1 << 15)
+def _cleaned_alone(
+    sentence: str, remove_priors: bool, is_tomography: bool
+) -> tuple[str, tuple[RemovedSpan, ...]] | None:
+    """What stays of a sentence and what goes; None where the rest of its report decides.
+
+    Remembered, because reports share most of their sentences.
+    """
+    cleaner = _Cleaner("", remove_priors, is_tomography)
+    cleaned = cleaner.clean_sentence(sentence)
+    return None if cleaner.depends_on_text else (cleaned, tuple(cleaner.removed))
 
 
 def _is_tomography(report: str) -> bool:
