@@ -23,8 +23,9 @@ def test_the_package_knows_three_endpoints(name: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000/v1", "http://10.1.2.3/v1", "http://192.168.0.9/v1", "http://[::1]/v1"]
 )
-def test_credentialed_reports_may_go_to_private_addresses(url: str) -> None:
-    check_policy(at(url), ["mimic-cxr"])
+def test_credentialed_reports_may_go_to_private_addresses_alone(url: str) -> None:
+    assert check_policy(at(url), ["mimic-cxr"])
+    assert not check_policy(at(url), ["phantom"])
 
 
 @pytest.mark.parametrize(
@@ -39,9 +40,55 @@ def test_credentialed_reports_may_not_go_elsewhere(url: str) -> None:
 
 def test_an_acknowledged_host_is_allowed_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_addresses", lambda host: ())
-    check_policy(at("https://api.example.com/v1"), ["mimic-cxr"], ["API.example.com"])
+    assert not check_policy(at("https://api.example.com/v1"), ["mimic-cxr"], ["API.example.com"])
     with pytest.raises(PolicyError, match=r"--acknowledge-host api\.example\.com"):
         check_policy(at("https://api.example.com/v1"), ["mimic-cxr"], ["example.com"])
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("10.0.0.1", "93.184.216.34"),
+        ("::1", "2001:db8::1"),
+        ("::ffff:93.184.216.34",),
+        ("64:ff9b::a00:1",),
+        ("100.64.0.1",),
+        ("0.0.0.0",),
+        ("fe80::1%eth0",),
+    ],
+)
+def test_one_address_that_is_not_private_makes_a_host_public(
+    addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_addresses", lambda host: addresses)
+    assert not is_private("inside.example")
+
+
+def test_private_addresses_are_private_in_every_notation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_addresses", lambda host: ("::ffff:10.0.0.1", "fd00::1", "172.16.9.9"))
+    assert is_private("inside.example")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1@93.184.216.34/v1",
+        "http://93.184.216.34\\@127.0.0.1/v1",
+        "http://127.0.0.1#@93.184.216.34/v1",
+        "http://127.0.0.1?@93.184.216.34/v1",
+        "http://127.0.0.1\t.example.com/v1",
+        "http://127.0.0.1 /v1",
+        "http://127。0.0.1/v1",
+        "http:///v1",
+        "http+unix://127.0.0.1/v1",
+        "http://127.0.0.1/v1/../../x?key=secret",
+    ],
+)
+def test_an_address_that_parsers_read_differently_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="host, port and path alone") as caught:
+        load_endpoint("embedded", url, "m")
+    assert url not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_host_that_does_not_resolve_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +110,7 @@ def test_a_file_beside_replaces_the_packages_own(tmp_path: Path, monkeypatch: py
     assert load_endpoint("mine").model == "b"
     with pytest.raises(ConfigError, match="no endpoint 'yours'; it has mine"):
         load_endpoint("yours")
+    assert load_endpoint("embedded").embedded
 
 
 def test_a_base_url_alone_is_an_endpoint_that_needs_a_model() -> None:

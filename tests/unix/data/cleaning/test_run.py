@@ -1,5 +1,8 @@
 """The cleaning job: every study one row, once, whatever happens in between."""
 
+import errno
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,12 +10,12 @@ import polars as pl
 import pytest
 
 from unix.data.cleaning import run as module
-from unix.data.cleaning.client import ChatClient
-from unix.data.cleaning.journal import Journal
+from unix.data.cleaning.client import ChatClient, Usage
+from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.run import CleanConfig, CleanSummary, clean
 from unix.data.sections import parse_sections
 from unix.errors import ConfigError, PolicyError
-from unix.records import text_digest
+from unix.records import Status, text_digest
 from unix.store import SCHEMAS, Store
 
 UNTIMED = [name for name in SCHEMAS["cleaned_reports"] if name not in {"created_at", "latency_ms"}]
@@ -114,6 +117,67 @@ def test_what_a_killed_run_left_in_the_journal_is_not_asked_again(
     assert (summary.reports, summary.calls, summary.replayed) == (8, 3, 5)
     assert rows(store).select(UNTIMED).equals(rows(expected).select(UNTIMED))
     assert not list((tmp_path / "b" / "journal" / "clean").glob("*.jsonl"))
+
+
+def test_what_another_model_left_in_the_journal_is_kept(tmp_path: Path) -> None:
+    """The next run need not be of the same model, prompt, limit or part of the studies."""
+    store = Store(tmp_path)
+    fill(store, [report(0), report(1), report(0)])
+    key = AnswerKey(text_digest(report(0)), "another prompt", "another-model", "parameters")
+    left = Outcome(key, Status.ACCEPTED, (), "A nodule.", "", (), Usage(cost_usd=0.5, attempts=1), 0.0, "v9", "dear")
+    journal = Journal(store)
+    journal.add(left)
+    journal.flush()
+    journal.close()
+    summary = clean(CleanConfig(store=store.uri, limit=1))
+    assert (summary.replayed, summary.reports, summary.calls) == (1, 1, 1)
+    table = rows(store).filter(model="another-model")
+    assert table["study_id"].to_list() == ["0", "2"]
+    assert table["cost_usd"].to_list() == [0.5, 0.0]
+    assert table["prompt_version"].to_list() == ["v9", "v9"]
+    assert not list((tmp_path / "journal" / "clean").glob("*.jsonl"))
+
+
+def test_an_old_journal_does_not_replace_a_newer_answer(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, [report(0)])
+    clean(CleanConfig(store=store.uri))
+    final = module.outcomes_of(rows(store))[text_digest(report(0))]
+    journal = Journal(store)
+    journal.add(replace(final, status=Status.FAILED, created_at=final.created_at - 60))
+    journal.flush()
+    journal.close()
+    assert clean(CleanConfig(store=store.uri)).reports == 0
+    assert rows(store)["status"].to_list() == ["accepted"]
+
+
+def test_a_write_that_fails_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    fill(store, [report(0)])
+    clean(CleanConfig(store=store.uri))
+    outcome = next(iter(module.outcomes_of(rows(store)).values()))
+    journal = Journal(store)
+    journal.add(outcome)
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if len(data) < 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[: len(data) - 50])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(OSError, match="No space"):
+            journal.flush()
+    journal.flush()
+    journal.close()
+    assert Journal(store).replay()[0] == [outcome]
+
+
+def test_a_store_without_studies_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unix ingest"):
+        clean(CleanConfig(store=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def _killed(*_: object) -> None:
