@@ -397,8 +397,7 @@ _NOISE = re.compile(
     r"\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?|portable"
     r"|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
     r"|evaluat\w*|assess\w*|rule out|year old|patient|symptoms?|presents|presented|complain\w*|thanks?|please"
-    r"|correlat\w*|report|dashboard|email|attending|resident|code|laborator\w*|serum|c reactive"
-    r"|leu[ck]ocyt\w*|cultures?|biops\w+|histolog\w+|ct|mri|ultrasound|echocardio\w*)\b"
+    r"|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
 )
 """Words that go with noise."""
 _SHOWS = re.compile(

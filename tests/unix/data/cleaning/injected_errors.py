@@ -348,7 +348,8 @@ _FINDINGS = frozenset(
 )
 _NOT_POSITIVE = re.compile(
     r"\b(?:no|not|without|negative|free|clear|normal|unremarkable|resol\w+|cleared|removed|absent|neither|nor|never"
-    r"|history|evaluat\w+|rule|compar\w+|denies|excluded|unlikely|within|intact)\b",
+    r"|history|evaluat\w+|rule|compar\w+|denies|excluded|unlikely|within|intact|laboratory|CRP|C-reactive|years?[- ]old"
+    r"|physical examination|found on)\b",
     re.IGNORECASE,
 )
 
