@@ -23,7 +23,7 @@ class LabelTextsSummary(Config):
     """What was done; `texts = known + labelled`."""
 
     texts: int
-    """Distinct texts of the store's reports, empty ones left out."""
+    """Distinct raw reports and cleaned texts of the store."""
     known: int
     labelled: int
 
@@ -43,12 +43,6 @@ def report_text(findings: str | None, impression: str | None, whole: str | None 
     return f"{findings or ''}\n\n{impression or ''}".strip() or (whole or "").strip()
 
 
-def raw_text_digests(studies: pl.DataFrame) -> pl.Series:
-    """`text_sha256` of what is labelled of every raw report; needs findings_raw, impression_raw and report_raw."""
-    columns = studies.select("findings_raw", "impression_raw", "report_raw").iter_rows()
-    return pl.Series("raw_text", [text_digest(report_text(*row)) for row in columns], dtype=pl.String)
-
-
 def cleaned_text_digests(cleaned: pl.DataFrame) -> pl.Series:
     """`text_sha256` of every cleaned report; null where it has no text."""
     texts = (report_text(*row) for row in cleaned.select("findings", "impression").iter_rows())
@@ -62,8 +56,7 @@ def label_texts(store: Store) -> LabelTextsSummary:
     )
     present: set[str] = set()
     todo: dict[str, str] = {}
-    for text in _texts(store):
-        digest = text_digest(text)
+    for digest, text in _texts(store):
         if digest in known:
             present.add(digest)
         else:
@@ -82,10 +75,12 @@ def label_texts(store: Store) -> LabelTextsSummary:
     return LabelTextsSummary(texts=len(present) + len(todo), known=len(present), labelled=len(todo))
 
 
-def _texts(store: Store) -> Iterator[str]:
+def _texts(store: Store) -> Iterator[tuple[str, str]]:
+    """Digest and text of all there is to label: a raw report's digest is that of the whole report, `report_sha256`."""
     studies = store.scan("studies").filter(~pl.col("withdrawn").fill_null(False))
-    for row in studies.select("findings_raw", "impression_raw", "report_raw").collect().iter_rows():
-        yield report_text(*row)
-    for row in store.scan("cleaned_reports").select("findings", "impression").collect().iter_rows():
-        if text := report_text(*row):
-            yield text
+    raw = ("report_sha256", "findings_raw", "impression_raw", "report_raw")
+    for digest, *parts in studies.select(raw).collect().iter_rows():
+        yield digest, report_text(*parts)
+    for parts in store.scan("cleaned_reports").select("findings", "impression").collect().iter_rows():
+        if text := report_text(*parts):
+            yield text_digest(text), text

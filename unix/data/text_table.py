@@ -39,15 +39,15 @@ def write_table(frame: pl.DataFrame, file: str) -> None:
         if path.suffix in _PARQUET:
             frame.write_parquet(path)
         else:
-            frame.with_columns(
-                [
-                    pl.col(name).map_elements(_as_json, return_dtype=pl.String)
-                    for name, dtype in frame.schema.items()
-                    if dtype.is_nested()
-                ]
-            ).write_csv(path)
+            in_csv(frame).write_csv(path)
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror or type(error).__name__}") from error
+
+
+def in_csv(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame as a CSV can hold it: lists and structs as JSON text."""
+    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    return frame.with_columns(pl.col(name).map_elements(_as_json, return_dtype=pl.String) for name in nested)
 
 
 def _as_json(value: object) -> str:

@@ -1,0 +1,31 @@
+"""The command that serves the web pages."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from unix.cli.frame import DEFAULT_STORE, StoreOption, given
+
+TOKEN_VARIABLE = "UNIX_SERVE_TOKEN"
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Beyond loopback people log in with a token.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="P", help="0 picks a free one.")] = None,
+    reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides, until somebody says.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Serve the web pages, on which people audit what cleaning did.
+
+    Beyond loopback people log in with the token in $UNIX_SERVE_TOKEN; without one, one is made and shown.
+    """
+    from unix.web.app import ServeConfig, serve
+
+    serve(
+        ServeConfig.build(
+            given(store=store, host=host, port=port, token=os.environ.get(TOKEN_VARIABLE) or None, reviewer=reviewer)
+        )
+    )

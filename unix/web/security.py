@@ -1,0 +1,203 @@
+"""Who may ask for what: host check, login, sessions, CSRF tokens, response headers, an access log without content.
+
+One ASGI middleware stands before every page. It reads the body of a write itself, so that no page can forget the check:
+pages find the fields in `request.state.form`, and the session in `request.state.session`.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+COOKIE = "unix_session"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MOST_BODY_BYTES = 1_000_000
+_MOST_REVIEWER_CHARACTERS = 80
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One browser's visit: who decides there, and whether it may see the pages."""
+
+    reviewer: str
+    authorised: bool
+    nonce: str
+
+    @classmethod
+    def new(cls, reviewer: str, authorised: bool) -> "Session":
+        """A session that nobody else has."""
+        name = "".join(character for character in reviewer if character.isprintable()).strip()
+        return cls(name[:_MOST_REVIEWER_CHARACTERS], authorised, secrets.token_urlsafe(18))
+
+
+class Keyring:
+    """Signs sessions and CSRF tokens with a key of this process, and compares the login token in constant time."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._key = secrets.token_bytes(32)
+        self._token = token
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether the pages need a login."""
+        return self._token is not None
+
+    def accepts(self, token: str) -> bool:
+        """Whether this is the login token."""
+        return self._token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+
+    def csrf_token(self, session: Session) -> str:
+        """The token that every write of the session must bring."""
+        return self._sign(f"csrf {session.nonce}".encode())
+
+    def seal(self, session: Session) -> str:
+        """The session as a cookie's value."""
+        body = base64.urlsafe_b64encode(
+            json.dumps([session.reviewer, session.authorised, session.nonce], ensure_ascii=True).encode()
+        )
+        return f"{body.decode()}.{self._sign(body)}"
+
+    def unseal(self, value: str) -> Session | None:
+        """The session of a cookie, or None where this process did not sign it."""
+        body, _, signature = value.rpartition(".")
+        if not body or not hmac.compare_digest(signature.encode(), self._sign(body.encode()).encode()):
+            return None
+        reviewer, authorised, nonce = json.loads(base64.urlsafe_b64decode(body))
+        return Session(str(reviewer), bool(authorised), str(nonce))
+
+    def _sign(self, content: bytes) -> str:
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()
+
+
+class Gatekeeper:
+    """The middleware. `hosts`: names under which the server may be asked; None takes any (a token is asked then)."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, hosts: frozenset[str] | None, reviewer: str) -> None:
+        self._app, self._keyring, self._hosts, self._reviewer = app, keyring, hosts, reviewer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check, then pass on; every answer gets the headers, and one line in the log."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+                if (fresh := scope["state"].get("fresh_session")) is not None:
+                    headers.append("set-cookie", self._cookie(fresh, scope["scheme"] == "https"))
+            await send(message)
+
+        scope.setdefault("state", {})
+        try:
+            refusal = await self._refusal(scope, receive)
+            await (refusal or self._app)(scope, receive, answer)
+        finally:
+            # neither the query nor ids nor fields: they can hold what a report says
+            milliseconds = 1000 * (time.perf_counter() - started)
+            page = "/" + str(scope["path"]).split("/")[1]
+            logger.info("%s %s %d %.0f ms", scope["method"], quote(page[:24]), status, milliseconds)
+
+    async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
+        headers, path, method = Headers(scope=scope), str(scope["path"]), scope["method"]
+        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+            return PlainTextResponse("this server answers to its own names only", 421)
+        session = self._session(headers, scope)
+        public = path == "/login" or path.startswith("/static/")
+        if method not in ("GET", "HEAD", "POST"):
+            return PlainTextResponse("no such method", 405)
+        if not session.authorised and not public:
+            if method != "GET":
+                return PlainTextResponse("log in first", 401)
+            if headers.get("hx-request"):
+                return PlainTextResponse("log in first", 401, {"hx-redirect": "/login"})
+            return RedirectResponse("/login", 303)
+        return await self._check_write(scope, receive, headers, session) if method == "POST" else None
+
+    def _session(self, headers: Headers, scope: Scope) -> Session:
+        session = self._keyring.unseal(_cookies(headers).get(COOKIE, ""))
+        if session is None:
+            session = Session.new(self._reviewer, authorised=not self._keyring.asks_for_token)
+            scope["state"]["fresh_session"] = session
+        scope["state"].update(session=session, csrf_token=self._keyring.csrf_token(session), form={})
+        return session
+
+    async def _check_write(self, scope: Scope, receive: Receive, headers: Headers, session: Session) -> Response | None:
+        origin = headers.get("origin")
+        elsewhere = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        if elsewhere or (origin is not None and urlsplit(origin).netloc != headers.get("host")):
+            return PlainTextResponse("writes come from this server's own pages only", 403)
+        if headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
+            return PlainTextResponse("the body must be a form", 415)
+        body = await _read(receive)
+        if body is None:
+            return PlainTextResponse("the form is too large", 413)
+        form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        brought = form.get("csrf_token") or headers.get("x-csrf-token") or ""
+        if not hmac.compare_digest(brought.encode(), self._keyring.csrf_token(session).encode()):
+            return PlainTextResponse("the page is too old: reload it and try again", 403)
+        scope["state"]["form"] = form
+        return None
+
+    def _cookie(self, session: Session, secure: bool) -> str:
+        attributes = "Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+        return f"{COOKIE}={self._keyring.seal(session)}; {attributes}"
+
+
+def _host_name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _cookies(headers: Headers) -> Mapping[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body, or None where it is larger than a form may be."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MOST_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return body
