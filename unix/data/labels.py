@@ -1,9 +1,17 @@
 """CheXpert-14 labels of a report by rules: phrases, negation, uncertainty and their reach.
 
-One pass finds every phrase of the lexicon; each sentence's phrases are then read in order. The classes and their
-names follow the CheXpert labeler (Irvin et al. 2019), also where it is peculiar: "fibrosis" is Pleural Other, heart
-failure makes cardiomegaly uncertain, an unchanged heart size is uncertain, and a class that is affirmed anywhere
-is positive. The code and the phrase lists are this project's own.
+One pass finds every phrase of the lexicon; each sentence's phrases are then read in order. What names a class, and what
+follows from the words around it, is as the CheXpert labeler has it (Irvin et al. 2019), also where that is peculiar:
+
+- A class that is affirmed anywhere is positive; else suspected, uncertain; else denied, negative; else null.
+- The heart, the mediastinum and every contour count as enlarged unless said to be normal; top normal is normal,
+  unchanged and borderline are uncertain. Heart failure makes cardiomegaly uncertain.
+- Vascular congestion is at most uncertain edema; "no new" makes uncertain; fluid overload and engorgement are nothing.
+- A blunted angle, a granuloma, a calcified nodule, a plaque or volume loss has no class, but ends No Finding.
+- Any valve, plate or coil is a device ("platelike" too); sternotomy wires and clips are none. Devices leave No Finding.
+
+It departs where the labeler's parser misses plain words: "is not seen" denies, and "clear except for" affirms. The code
+and the phrase lists are this project's own.
 """
 
 import re
@@ -231,7 +239,7 @@ def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]
             clause.hear(event, index)
 
 
-_CHARACTERS_OF_ADJECTIVES = 20
+_CHARACTERS_OF_AN_ADJECTIVE = 9
 
 
 class _Clause:
@@ -364,7 +372,7 @@ class _Clause:
         """Whether a cue that has reached no mention was about something else: `no free air below the diaphragm,`."""
         if self._cue is None:
             return False
-        near = separator.start - self._cue.end < _CHARACTERS_OF_ADJECTIVES
+        near = separator.start - self._cue.end < _CHARACTERS_OF_AN_ADJECTIVE
         return self._told or not near or not separator.roles & (_COMMA | _CONJUNCTION)
 
     def _goes_on(self, index: int) -> bool:
