@@ -1,6 +1,7 @@
 """Drives the client over many texts: workers, a second try after a rejection, when to stop and how."""
 
 import asyncio
+import gc
 import signal
 import threading
 import time
@@ -22,6 +23,8 @@ _FAILURES_UNTIL_STOP = 25
 
 _REFUSALS_UNTIL_STOP = 3
 """Requests that the endpoint calls wrong (400, 422) before it answered any: then it is the settings that are wrong."""
+
+_ALLOCATIONS_PER_COLLECTION = 20_000
 
 SECONDS_TO_DRAIN = 30.0
 """How long what is in flight may take after a request to stop; a second request ends the wait."""
@@ -51,7 +54,8 @@ def ask_all(
     Stops early, keeping every answer that came, when the budget is used up, on SIGINT or SIGTERM, and when the endpoint
     or the journal cannot be used: then nothing more is sent, and what is in flight has `SECONDS_TO_DRAIN` to finish.
     """
-    return asyncio.run(_Run(client, texts, journal, judge).run())
+    with _fewer_collections():
+        return asyncio.run(_Run(client, texts, journal, judge).run())
 
 
 class _Run:
@@ -222,6 +226,17 @@ class _Run:
         if spent := self._client.budget.spent:
             parts.append(f"{spent:.4f} USD, {spent / done * (self._total - done):.4f} to go")
         return ", ".join(parts)
+
+
+@contextmanager
+def _fewer_collections() -> Generator[None]:
+    """Look for garbage less often: requests make many objects and few cycles, and looking takes a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _unwritable(error: OSError) -> StoreError:
