@@ -7,8 +7,10 @@ sections with one name the last that is not empty counts; and a report with neit
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 from unix.records import Sections
 
@@ -20,7 +22,11 @@ LAST_PARAGRAPH = "last_paragraph"
 """Name of what follows the first paragraph of the last section, where there is neither findings nor impression."""
 
 _HEADER = re.compile(r"(?:^|\n)[ \t]*([A-Z][A-Z ()/,-]*):(?=\s|$)")
-_LOOSE_HEADER = re.compile(r"(?:(?<=\n)|(?<=\n[ \t])|^)(?P<header>[A-Z]{6,12})(?P<gap>[ \t]*)(?:[;.=-](?=\s)|\n)")
+_LOOSE_HEADER = re.compile(
+    r"^[ \t]*(?P<header>[A-Za-z](?:[A-Za-z]| (?! )){3,22}?)[ \t]*(?P<end>:|[;.=-](?=\s)|$)"
+    r"|(?<=[.!?] )(?P<inline>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?):(?=\s)",
+    re.MULTILINE,
+)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -94,8 +100,16 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 _NAME = {synonym: name for name, synonyms in _SYNONYMS.items() for synonym in synonyms}
 _CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
-_FUZZY = (("findings", "findings"), ("impression", "impression"), ("impression", "conclusion"))
-"""Headers that are known under unlisted misspellings too: text below them must not be lost."""
+_FUZZY = (
+    ("findings", "findings"),
+    ("impression", "impression"),
+    ("impression", "conclusion"),
+    ("indication", "indication"),
+    ("comparison", "comparison"),
+    ("technique", "technique"),
+    ("examination", "examination"),
+)
+"""Headers that are known under unlisted misspellings too: what stands below them must be neither lost nor mistaken."""
 _VIEW = re.compile(
     r"chest|portable|pa and lat|lateral and pa|ap and lat|lateral and ap|frontal and|frontal view|frontal upright"
     r"|frontal semi-upright|two views|one view|pa view|ap view|lateral view|bone window|ribs"
@@ -110,17 +124,14 @@ _LINKS = r"(?:\s*[,/&]\s*(?:and\s+)?|\s+(?:and\s+)?)"
 _ORGANS = re.compile(
     rf"{_ORGAN}(?:{_LINKS}(?:{_ORGAN}|structures?|spaces?|contours?|silhouettes?|size|parenchyma|cage|wall))*"
 )
-_STANDS_FOR_IMPRESSION = frozenset(
-    {
-        "opinion",
-        "interpretation",
-        "summary",
-        "assessment",
-        "diagnosis",
-        "radiological diagnosis",
-        "radiologic diagnosis",
-    }
+_NO_BODY = re.compile(
+    r"\b(?:reason|clinical|condition|history|indication|technique|procedure|exam|examination|study|order\w*|date|time"
+    r"|sign\w*|dictat\w*|transcri\w*|typed|by|job|doctor|physician|attending|resident|fellow|radiologist|reader|md|dr"
+    r"|contrast|dose|protocol|medications?|allerg\w+|compar\w+|prior|notif\w*|communicat\w*|addend\w*|wet|prelim\w*"
+    r"|recommend\w*|comments?|notes?|accession|patient|name|age|sex|mrn|title|cc|report status|views?|position|pfi"
+    r"|admitting|underlying|symptoms?|complaint|request\w*|referr\w*|question|edited|revis\w*|correct\w*|amend\w*)\b"
 )
+"""Words of headers that introduce neither findings nor an impression, whatever else the report lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +158,25 @@ def normalise_header(header: str) -> str:
     return _misspelt(written) or written
 
 
+def _is_known(name: str) -> bool:
+    return name in _SYNONYMS or _NO_BODY.search(name) is not None
+
+
 @cache
 def _misspelt(written: str) -> str | None:
-    """The section whose header this is with one slip of the keyboard, or two after a right first letter."""
+    """The section whose header this is with a slip of the keyboard, or with more after a right first letter."""
+    letters = written.replace(" ", "")
     for name, spelling in _FUZZY:
-        slips = _distance(written, spelling)
-        if slips == 1 or (slips == 2 and written[:1] == spelling[:1]):
+        slips = _distance(letters, spelling)
+        if slips <= 1 or (slips <= len(spelling) // 3 and letters[0] == spelling[0]):
             return name
     return None
 
 
 def _distance(a: str, b: str) -> int:
-    """Letters to insert, delete, replace or swap with a neighbour to make `a` into `b`; 3 for anything more."""
-    if abs(len(a) - len(b)) > 2:
-        return 3
+    """Letters to insert, delete, replace or swap with a neighbour to make `a` into `b`; 4 for anything more."""
+    if abs(len(a) - len(b)) > 3:
+        return 4
     rows = [list(range(len(b) + 1))]
     for i, letter in enumerate(a):
         row = [i + 1]
@@ -170,36 +186,61 @@ def _distance(a: str, b: str) -> int:
                 cost = min(cost, rows[i - 1][j - 1] + 1)
             row.append(cost)
         rows.append(row)
-    return min(rows[-1][-1], 3)
+    return min(rows[-1][-1], 4)
 
 
 def split_sections(report: str) -> list[SectionSpan]:
     """Every section in report order, empty and repeated ones too; the spans cover the report without a gap."""
-    headers = list(_HEADER.finditer(report))
+    return _spans(
+        report, [_Header(normalise_header(match[1]), match.start(1), match.end()) for match in _HEADER.finditer(report)]
+    )
+
+
+class _Header(NamedTuple):
+    name: str
+    start: int
+    end: int
+
+
+def _spans(report: str, headers: Sequence[_Header]) -> list[SectionSpan]:
     if not headers:
         return [SectionSpan(FULL_REPORT, 0, 0, len(report))]
-    spans: list[SectionSpan] = []
-    if headers[0].start(1) > 0:
-        spans.append(SectionSpan(PREAMBLE, 0, 0, headers[0].start(1)))
-    for index, header in enumerate(headers):
-        end = headers[index + 1].start(1) if index + 1 < len(headers) else len(report)
-        spans.append(SectionSpan(normalise_header(header[1]), header.start(1), header.end(), end))
-    return spans
+    ends = [*(header.start for header in headers[1:]), len(report)]
+    spans = [SectionSpan(header.name, header.start, header.end, end) for header, end in zip(headers, ends, strict=True)]
+    return [SectionSpan(PREAMBLE, 0, 0, headers[0].start), *spans] if headers[0].start else spans
+
+
+def _split_loosely(report: str) -> list[SectionSpan]:
+    """Every section, `Findings:`, `IMPRESSION.`, `FINDINGS` alone on its line and `F I N D I N G S:` counting too."""
+    headers = {
+        match.start(1): _Header(normalise_header(match[1]), match.start(1), match.end())
+        for match in _HEADER.finditer(report)
+    }
+    for match in _LOOSE_HEADER.finditer(report):
+        header = match["header"] or match["inline"]
+        start = match.start("header" if match["header"] else "inline")
+        name = _NAME.get(header.lower()) or _misspelt(header.lower())
+        if (
+            start not in headers
+            and name in ("findings", "impression")
+            and (match["end"] in (":", None) or header.isupper())
+        ):
+            headers[start] = _Header(name, start, match.end())
+    return _spans(report, [headers[start] for start in sorted(headers)])
 
 
 def body_sections(report: str) -> list[SectionSpan]:
     """Where the report's findings and impression stand, in order, each span named `findings` or `impression`.
 
-    Beside the sections of these names: one headed by organs (`LUNGS:`, `BONES AND SOFT TISSUES:`) is findings, its
-    header included; one under an unknown header directly below a bare `FINDINGS:` belongs there; an opinion, summary
-    or diagnosis is the impression of a report that has none; and a report without any of them gives its last
-    paragraph, or, where it has no header at all, its whole text as findings. `FINDINGS` and `IMPRESSION` count without
-    their colon too.
+    Beside the sections of these names, however their headers are typed: one headed by organs (`LUNGS:`, `BONES AND
+    SOFT TISSUES:`) is findings, its header included; one under an unknown header directly below a bare `FINDINGS:`
+    belongs there; where the report has no findings, or no impression after them, the section under an unknown header
+    (`OBSERVATIONS:`, `OPINION:`) stands for it; and a report without any of these gives its last paragraph, or, where
+    it has no header at all, its whole text as findings.
     """
-    written = split_sections(_with_colons(report))
+    written = _split_loosely(report)
     spans = [span for span in written if report[span.body : span.end].strip()]
-    bare = [span for span in written if span not in spans and span.name in ("findings", "impression")]
-    has_impression = any(span.name == "impression" for span in spans)
+    names = {span.name for span in spans}
     bodies: list[SectionSpan] = []
     for before, span in zip([written[0], *written], written, strict=False):
         if span not in spans:
@@ -208,10 +249,14 @@ def body_sections(report: str) -> list[SectionSpan]:
             bodies.append(span)
         elif _ORGANS.fullmatch(span.name):
             bodies.append(SectionSpan("findings", span.start, span.start, span.end))
-        elif span.name in _STANDS_FOR_IMPRESSION and not has_impression:
-            bodies.append(replace(span, name="impression"))
-        elif before in bare and span.name not in _SYNONYMS:
+        elif span.name in (PREAMBLE, FULL_REPORT) or _is_known(span.name):
+            continue
+        elif before not in spans and before.name in ("findings", "impression"):
             bodies.append(SectionSpan(before.name, span.start, span.start, span.end))
+        elif "findings" not in names and not bodies:
+            bodies.append(replace(span, name="findings"))
+        elif "impression" not in names and bodies and bodies[-1].name == "findings":
+            bodies.append(replace(span, name="impression"))
     if bodies or not spans:
         return bodies
     last = spans[-1]
@@ -221,16 +266,6 @@ def body_sections(report: str) -> list[SectionSpan]:
     start = len(text) - len(text.lstrip())
     blank = _BLANK_LINE.search(text, start, len(text.rstrip()))
     return [SectionSpan("findings", last.start, last.body + blank.end(), last.end)] if blank is not None else []
-
-
-def _with_colons(report: str) -> str:
-    """The report with a colon for the stop, dash or line end after `FINDINGS` or `IMPRESSION`; no letter moves."""
-
-    def with_colon(match: re.Match[str]) -> str:
-        known = normalise_header(match["header"]) in ("findings", "impression")
-        return f"{match['header']}{match['gap']}:" if known else match[0]
-
-    return _LOOSE_HEADER.sub(with_colon, report)
 
 
 def parse_sections(report: str) -> Sections:

@@ -143,10 +143,26 @@ def test_body_headers_count_without_their_colon(end: str) -> None:
     assert bodies(report) == [("findings", "Clear lungs."), ("impression", "Normal.")]
 
 
-def test_an_opinion_stands_for_a_missing_impression_only() -> None:
-    report = " FINDINGS: Clear.\n OPINION: Normal.\n"
+@pytest.mark.parametrize("findings", ["Findings:", "F I N D I N G S:", "FNIDNIGS:", "OBSERVATIONS:", "RESULT:"])
+@pytest.mark.parametrize("impression", ["Impression:", "IMPRSSON:", "IMPPRESION:", "OPINION:", "SUMMARY:"])
+def test_body_headers_count_however_they_are_typed(findings: str, impression: str) -> None:
+    report = f" TECHNIQUE: PA.\n {findings} Clear lungs.\n\n {impression} Normal.\n\n JOB NUMBER: 12.\n"
+    assert bodies(report) == [("findings", "Clear lungs."), ("impression", "Normal.")]
+
+
+def test_a_header_after_a_sentence_counts() -> None:
+    report = " FINDINGS: Clear lungs. IMPRESSION: Normal.\n"
+    assert bodies(report) == [("findings", "Clear lungs."), ("impression", "Normal.")]
+
+
+@pytest.mark.parametrize("header", ["CLINICAL DIAGNOSIS", "SIGNED BY", "DOSE", "REASON FOR THIS EXAM", "COMPARISSON"])
+def test_no_other_header_stands_for_a_missing_section(header: str) -> None:
+    assert bodies(f" {header}: Fall.\n IMPRESSION: Normal.\n") == [("impression", "Normal.")]
+
+
+def test_an_unknown_header_stands_for_no_section_that_is_there() -> None:
+    report = " FINDINGS: Clear.\n OPINION: Fine.\n IMPRESSION: Normal.\n"
     assert bodies(report) == [("findings", "Clear."), ("impression", "Normal.")]
-    assert ("impression", "Normal.") not in bodies(f"{report} IMPRESSION: No change.\n")
 
 
 @pytest.mark.parametrize(
