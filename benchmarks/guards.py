@@ -15,7 +15,13 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.unix.data.cleaning.injected_errors import Faithful, dictated_reports, inject, without_headers
+from tests.unix.data.cleaning.injected_errors import (
+    Faithful,
+    dictated_reports,
+    inject,
+    noisier,
+    without_headers,
+)
 from unix.data.cleaning.guards import Pair, judge
 from unix.data.phantom.report import write_report
 from unix.data.phantom.study import plan_study
@@ -101,6 +107,7 @@ def main() -> None:
     sources = {
         "dictated": dictated,
         "dictated, findings text alone": [without_headers(report) for report in dictated],
+        "dictated, other noise": list(noisier(dictated)),
         "phantom": list(phantom_reports(PHANTOM_SEEDS, NUM_PHANTOM_PER_SEED)),
     }
     if arguments.real is not None:

@@ -15,6 +15,7 @@ from unix.data.sections import parse_sections
 from unix.records import CleanedReport
 
 DICTATED = Path(__file__).parent / "dictated_reports.txt"
+NOISE = Path(__file__).parent / "noise_sentences.txt"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,33 @@ def without_headers(report: Faithful) -> Faithful:
     """The cleaning as its own raw text, in one piece: a file of findings texts looks like this."""
     text = f"{report.cleaned.findings} {report.cleaned.impression}".strip()
     return Faithful(text, CleanedReport(text, ""))
+
+
+def noisier(reports: list[Faithful], num_per_sentence: int = 12) -> Iterator[Faithful]:
+    """The true cleanings of reports with each sentence of `noise_sentences.txt` put into several of them.
+
+    A third of the raw texts has no headers; a sentence that ends in a comma begins another.
+    """
+    lines = [line for line in NOISE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    for number, line in enumerate(lines):
+        for turn in range(num_per_sentence):
+            cleaned = reports[(number * 7 + turn * 5) % len(reports)].cleaned
+            rng = random.Random(number * 100 + turn)
+            in_findings = not cleaned.impression or (bool(cleaned.findings) and rng.random() < 0.6)
+            sentences = _sentences(cleaned.findings if in_findings else cleaned.impression)
+            noise = line.removeprefix("@")
+            place = len(sentences) if noise != line else rng.randrange(len(sentences) + (not noise.endswith(",")))
+            if noise.endswith(","):
+                begun = sentences[place]
+                sentences[place] = f"{noise} {begun[0].lower()}{begun[1:]}"
+            else:
+                sentences.insert(place, noise)
+            findings = " ".join(sentences) if in_findings else cleaned.findings
+            impression = cleaned.impression if in_findings else " ".join(sentences)
+            if turn % 3 == 0:
+                yield Faithful(f"{findings} {impression}", cleaned)
+            else:
+                yield Faithful(f" INDICATION: Cough.\n\n FINDINGS: {findings}\n\n IMPRESSION: {impression}\n", cleaned)
 
 
 _PER_VARIANT = {"laterality": 2, "negation": 4, "number": 12, "added": 2, "dropped": 4, "severity": 4}
