@@ -93,18 +93,21 @@ def claim(run_dir: str | Path) -> Generator[None]:
         yield
 
 
-def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> Path:
+def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None], main: bool = True) -> Path:
     """Let `write` fill a folder aside, add `meta.json`, rename it to `step-<N>`: a crash leaves no half checkpoint.
+
+    Where several ranks write into the folder all of them call this, one of them as `main`.
 
     Raises:
         UnixError: the disk is full or faulty; checkpoints that were there are untouched.
     """
     target = step_folder(run_dir, meta.step)
     aside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
+        aside.mkdir(parents=True, exist_ok=True)
         write(aside)
+        if not main:
+            return target
         (aside / META_FILE).write_text(json.dumps(meta.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
         _reach_the_disk(aside)
         if target.exists():
@@ -119,6 +122,12 @@ def publish(run_dir: str | Path, meta: Meta, write: Callable[[Path], None]) -> P
             f"cannot save {target}: {error}; {kept}. Make room on the disk, then continue with --resume"
         ) from error
     return target
+
+
+def discard_partial(run_dir: str | Path, step: int) -> None:
+    """Remove what a killed run left of the checkpoint of `step`."""
+    target = step_folder(run_dir, step)
+    shutil.rmtree(target.with_name(f".{target.name}.partial"), ignore_errors=True)
 
 
 def prune(run_dir: str | Path, retention: RetentionConfig) -> None:

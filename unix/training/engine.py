@@ -1,15 +1,34 @@
 """Where the ranks of a run meet: sums of counts and gradients, who writes. One process is a world of one."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from unix.config import Config
+from unix.model.dual_branch import DualBranch
+from unix.training import sharding
+from unix.training.checkpoint import load_state, save_state
 
 Item = TypeVar("Item")
+
+
+class EngineConfig(Config):
+    """How a run uses its devices; the losses are the same up to rounding."""
+
+    sharding: Literal["none", "full"] = "none"
+    """`none`: every rank holds the whole model. `full`: FSDP2 spreads weights, gradients and moments over the ranks."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; weights, gradients' sums, moments and losses are float32 either way."""
+    cpu_offload: bool = False
+    """With `full` sharding, keep what is spread in host memory."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +59,62 @@ class Engine:
     rank with four micro-batches does what four ranks with one do.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, config: EngineConfig | None = None) -> None:
+        self._place, self._config = place, config or EngineConfig()
         self.rank, self.world = place.rank, place.world
         self.device = torch.device("cuda", place.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     def __enter__(self) -> Self:
-        if self.world > 1:
+        if self.world > 1 or self.is_sharded:
+            alone = self.world == 1
             dist.init_process_group(
                 "nccl" if self.device.type == "cuda" else "gloo",
-                init_method=self._place.rendezvous,
+                init_method=None if alone else self._place.rendezvous,
+                store=dist.HashStore() if alone else None,
                 rank=self.rank,
                 world_size=self.world,
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.world > 1:
+        if dist.is_initialized():
             dist.destroy_process_group()
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the model is spread over the ranks."""
+        return self._config.sharding == "full"
+
+    def prepare(self, model: DualBranch) -> None:
+        """Put the model, alike on every rank, where this engine wants it; before an optimizer sees its parameters."""
+        model.to(self.device)
+        if self.is_sharded:
+            precision = getattr(torch, self._config.precision)
+            sharding.shard(model, self.world, self.device, precision, self._config.cpu_offload)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute in the configured precision while open; a sharded model does so by itself."""
+        if self._config.precision == "float32" or self.is_sharded:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def whole_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a checkpoint publishes, whole and on the CPU; ranks that do not write get nothing. Every rank calls."""
+        return sharding.gather(tensors, self.is_main)
+
+    def save_state(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write the optimizer's side of a checkpoint. Every rank calls."""
+        if self.is_sharded:
+            sharding.save_sharded(folder, state)
+        elif self.is_main:
+            save_state(folder, state)
+
+    def load_state(self, folder: Path, like: dict[str, Any]) -> dict[str, Any]:
+        """Read what `save_state` wrote; `like` is a state of the same shape, which may be overwritten."""
+        if not self.is_sharded:
+            return load_state(folder)
+        sharding.load_sharded(folder, like)
+        return like
 
     @property
     def is_main(self) -> bool:
@@ -77,8 +134,9 @@ class Engine:
         return values.tolist()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum gradients over the ranks in place, as one flat message."""
-        if self.world == 1:
+        """Sum gradients over the ranks in place, as one flat message; sharded parameters have theirs summed already."""
+        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if self.world == 1 or not parameters:
             return
         gradients = [
             parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in parameters

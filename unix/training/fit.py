@@ -2,9 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor, nn
 
 from unix.data.stream import LoaderState, Sample, ShardReader, stream
 from unix.errors import ConfigError
@@ -12,12 +13,11 @@ from unix.training.checkpoint import (
     Meta,
     RetentionConfig,
     check_resumable,
-    load_state,
+    discard_partial,
     newest_checkpoint,
     prune,
     publish,
     read_meta,
-    save_state,
     step_folder,
 )
 from unix.training.engine import Engine
@@ -41,8 +41,10 @@ class Fit:
     global_batch: int
     checkpoint_every: int
     resume: bool
-    write_model: Callable[[Path], None]
-    """Writes the model's side of a checkpoint: weights as published, tokenizer, preprocessing."""
+    module: nn.Module
+    """Its tensors are published."""
+    write_model: Callable[[Path, Mapping[str, Tensor]], None]
+    """Writes the model's side of a checkpoint: the published tensors, tokenizer, preprocessing."""
     incidents: IncidentConfig = dataclasses.field(default_factory=IncidentConfig)
     retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
 
@@ -58,21 +60,26 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
         Interrupted: on SIGTERM or SIGINT, after saving.
     """
     optimizer = Optimizer(objective.parameters(), run.optimizer, run.meta.steps)
-    position = _resume(run, optimizer) if run.resume else Position(0, None)
+    position = _resume(run, optimizer, engine) if run.resume else Position(0, None)
     if not run.resume and newest_checkpoint(run.run_dir) is not None:
         raise ConfigError(f"{run.run_dir} holds a run already; continue it with --resume or give another run_dir")
 
     def save(at: Position) -> None:
+        loader = None if at.loader is None else dataclasses.asdict(at.loader)
+        meta = run.meta.model_copy(update={"step": at.step, "loader": loader})
+
+        def write(folder: Path) -> None:
+            engine.save_state(folder, optimizer.state())
+            with optimizer.published():
+                tensors = engine.whole_tensors(run.module.state_dict())
+            if engine.is_main:
+                run.write_model(folder, tensors)
+
         if engine.is_main:
-            loader = None if at.loader is None else dataclasses.asdict(at.loader)
-            meta = run.meta.model_copy(update={"step": at.step, "loader": loader})
-
-            def write(folder: Path) -> None:
-                save_state(folder, optimizer.state())
-                with optimizer.published():
-                    run.write_model(folder)
-
-            publish(run.run_dir, meta, write)
+            discard_partial(run.run_dir, at.step)
+        engine.barrier()
+        publish(run.run_dir, meta, write, engine.is_main)
+        if engine.is_main:
             prune(run.run_dir, run.retention)
         engine.barrier()
 
@@ -104,13 +111,12 @@ def _samples(run: Fit, state: LoaderState | None, engine: Engine) -> Iterator[tu
     return stream(run.reader, run.meta.seed, run.global_batch, state, rank=engine.rank, world_size=engine.world)
 
 
-def _resume(run: Fit, optimizer: Optimizer) -> Position:
+def _resume(run: Fit, optimizer: Optimizer, engine: Engine) -> Position:
     folder = newest_checkpoint(run.run_dir)
     if folder is None:
         logger.info("%s holds no whole checkpoint yet: starting at step 0", run.run_dir)
         return Position(0, None)
     meta = read_meta(folder)
     check_resumable(folder, meta, run.meta)
-    state: dict[str, Any] = load_state(folder)
-    optimizer.load_state(state)
+    optimizer.load_state(engine.load_state(folder, optimizer.state()))
     return Position(meta.step, LoaderState(**meta.loader) if meta.loader else None)

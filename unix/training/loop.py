@@ -129,7 +129,8 @@ def run_steps(
             )
             terms: dict[str, float] = {}
             for item in micro_batches:
-                losses = objective.losses(item.batch, num_targets)
+                with engine.autocast():
+                    losses = objective.losses(item.batch, num_targets)
                 losses.loss.backward()
                 for name, value in losses._asdict().items():
                     terms[name] = terms.get(name, 0.0) + float(value.detach())

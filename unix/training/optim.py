@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from unix.config import Config
 
@@ -39,8 +40,13 @@ class Optimizer:
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, steps: int) -> None:
         self.parameters = dict(parameters)
         self._config, self._steps = config, steps
+        # torch's fused kernels take sharded or whole tensors, but not both at once
+        sharded = {name for name, value in self.parameters.items() if isinstance(value, DTensor)}
+        self._groups = [
+            group for group in (sorted(sharded), [name for name in self.parameters if name not in sharded]) if group
+        ]
         self._adamw = torch.optim.AdamW(
-            list(self.parameters.values()),
+            [{"params": [self.parameters[name] for name in group]} for group in self._groups],
             lr=config.learning_rate,
             betas=config.betas,
             eps=config.eps,
@@ -56,7 +62,7 @@ class Optimizer:
 
         Where the loss or the norm is not finite they are thrown away: weights, moments and average stay as they are.
         """
-        norm = float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self._config.gradient_clip))
+        norm = self._clip()
         rate = learning_rate_at(self._config, step, self._steps)
         if math.isfinite(norm) and math.isfinite(loss):
             for group in self._adamw.param_groups:
@@ -65,6 +71,16 @@ class Optimizer:
             self._update_average(step)
         self._adamw.zero_grad(set_to_none=True)
         return norm, rate
+
+    def _clip(self) -> float:
+        """Scale all gradients to the configured norm at most; returns their norm before."""
+        groups = [[self.parameters[name] for name in group] for group in self._groups]
+        norms = [nn.utils.get_total_norm([value.grad for value in group if value.grad is not None]) for group in groups]
+        whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+        total = whole[0] if len(whole) == 1 else torch.stack(whole).norm()
+        for group in groups:
+            nn.utils.clip_grads_with_norm_(group, self._config.gradient_clip, total)
+        return float(total)
 
     @contextmanager
     def published(self) -> Iterator[None]:
@@ -81,18 +97,27 @@ class Optimizer:
         self._write(self._average)
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on bit for bit: raw weights, moments, average."""
+        """Everything needed to go on bit for bit, by parameter name: raw weights, moments, average."""
         return {
             "weights": {name: value.detach() for name, value in self.parameters.items()},
-            "adamw": self._adamw.state_dict(),
+            "moments": {name: self._moments(value) for name, value in self.parameters.items()},
             "average": self._average,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         self._write(state["weights"])
-        self._adamw.load_state_dict(state["adamw"])
-        self._average = dict(state["average"])
+        for name, value in self.parameters.items():
+            self._adamw.state[value] = {key: item.to(value.device) for key, item in state["moments"][name].items()}
+        self._average = {name: item.to(self.parameters[name].device) for name, item in state["average"].items()}
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """AdamW's state of one parameter, made as AdamW does where it has taken no step yet."""
+        state = self._adamw.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state
 
     @torch.no_grad()
     def _write(self, weights: Mapping[str, Tensor]) -> None:
@@ -105,7 +130,8 @@ class Optimizer:
             return
         # A young average would remember the initial weights: let it follow closely at first.
         decay = min(self._config.average_decay or 0.0, (1 + step) / (10 + step))
-        averages = list(self._average.values())
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]: torch's only fused lerp
-            averages, [self.parameters[name].detach() for name in self._average], 1.0 - decay
-        )
+        for group in self._groups:
+            averages = [self._average[name] for name in group]
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]: torch's only fused lerp
+                averages, [self.parameters[name].detach() for name in group], 1.0 - decay
+            )

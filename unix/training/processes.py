@@ -17,6 +17,8 @@ import torch
 
 from unix.training.engine import Place
 
+_SECONDS_TO_LEAVE = 5.0
+
 Config = TypeVar("Config")
 
 
@@ -53,6 +55,8 @@ def local_ranks(follow: Callable[[Config, Place], None], config: Config, process
             torch.set_num_threads(threads)
             for follower in followers:
                 follower.terminate()
+                follower.join(_SECONDS_TO_LEAVE)
+                follower.kill()  # one that waits for this rank in a collective hears no signal
                 follower.join()
 
 

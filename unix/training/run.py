@@ -1,23 +1,26 @@
 """One stage from configuration to checkpoint: `train`."""
 
+import copy
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pydantic import PositiveInt
+from torch import Tensor
 
 from unix.config import Config
 from unix.data.pack import UnderstandingPacking
 from unix.data.stream import ShardReader
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, Interrupted
-from unix.model.alignment import AlignmentEncoder, AlignmentProjector, RadDinoEncoder, TowerEncoder
+from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncoder
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
-from unix.model.weights.native import load_codec, load_model, newest_step, save_model
+from unix.model.vision import VisionTower
+from unix.model.weights.native import load_codec, load_model, newest_step, save_module, save_tensors
 from unix.records import Split
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
@@ -34,6 +37,7 @@ from unix.training.encodings import (
 )
 from unix.training.engine import Engine, Place
 from unix.training.fit import Fit, fit
+from unix.training.host_memory import keep_freed_memory
 from unix.training.loop import Objective
 from unix.training.metrics import read_metrics
 from unix.training.objectives import GenerationObjective, UnderstandingObjective
@@ -72,6 +76,7 @@ def train(config: TrainConfig) -> TrainSummary:
         Interrupted: on SIGTERM or SIGINT, after saving.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     place = Place.of_this_process()
     with claim(config.run_dir) if place.rank == 0 else nullcontext():
         if config.stage == Stage.WARM_START:
@@ -99,8 +104,12 @@ def _warm_start(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         raise ConfigError(f"{config.run_dir} holds a run already; continue it with --resume or give another run_dir")
     made = warm_start(config, engine)
     if done is None:
-        write = _writer(config, made.model, made.codec, made.tokenizer, packing_of(config))
-        publish(config.run_dir, meta.model_copy(update={"step": config.steps}), write)
+        write = _writer(config, made.codec, made.tokenizer, packing_of(config))
+        publish(
+            config.run_dir,
+            meta.model_copy(update={"step": config.steps}),
+            lambda folder: write(folder, made.model.state_dict()),
+        )
     names = {name for name, _ in made.model.understanding_parameters()}
     count = sum(value.numel() for name, value in made.model.named_parameters() if name in names)
     return count + sum(value.numel() for value in made.codec.parameters()), meta
@@ -114,7 +123,7 @@ def _follow(config: TrainConfig, place: Place) -> None:
 
 
 def _train_stage(config: TrainConfig, place: Place) -> tuple[int, Meta]:
-    with Engine(place) as engine:
+    with Engine(place, config.engine) as engine:
         return _fit_stage(config, engine)
 
 
@@ -123,24 +132,26 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     model, codec = load_model(start)
     if model.config != config.model:
         raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
-    model.to(engine.device)
     tokenizer = Tokenizer.load(start)
     reader = ShardReader(Path(config.shards) / config.data_set, Split.TRAIN)
     packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
     parent = read_meta(start)
     notes = list(parent.notes)
+    stage = config.generation or GenerationStageConfig()
+    if config.stage != Stage.UNDERSTANDING and stage.copy_understanding:
+        model.copy_understanding_to_generation()
+    # a sharded model computes nothing outside its own methods
+    tower = copy.deepcopy(model.vision).to(engine.device) if engine.is_sharded else model.vision
+    engine.prepare(model)
     if config.stage == Stage.UNDERSTANDING:
         objective: Objective = UnderstandingObjective(
             model, tokenizer, packing, seed=config.seed, micro_batch=config.micro_batch
         )
     else:
-        stage = config.generation or GenerationStageConfig()
-        if stage.copy_understanding:
-            model.copy_understanding_to_generation()
         if stage.autoencoder is not None:
             codec = load_codec(Path(stage.autoencoder))
         codec.to(engine.device)
-        alignment, encoder_note = _alignment(stage, model, config, reader, engine)
+        alignment, encoder_note = _alignment(stage, model, tower, config, reader, engine)
         notes += encoder_note
         objective = GenerationObjective(
             model,
@@ -162,7 +173,8 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         global_batch=config.global_batch,
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
-        write_model=_writer(config, model, codec, tokenizer, packing),
+        module=model,
+        write_model=_writer(config, codec, tokenizer, packing),
         incidents=config.incidents,
         retention=config.retention,
     )
@@ -187,12 +199,13 @@ def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], no
 
 
 def _writer(
-    config: TrainConfig, model: DualBranch, codec: ImageCodec, tokenizer: Tokenizer, packing: UnderstandingPacking
-) -> Callable[[Path], None]:
+    config: TrainConfig, codec: ImageCodec, tokenizer: Tokenizer, packing: UnderstandingPacking
+) -> Callable[[Path, Mapping[str, Tensor]], None]:
     """Writes the model's side of a checkpoint: all that describing and drawing need, and the resolved configuration."""
 
-    def write(folder: Path) -> None:
-        save_model(folder, model, codec)
+    def write(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        save_tensors(folder / "model", tensors, config.model)
+        save_module(folder / "vae", codec, codec.config)
         tokenizer.save(folder)
         for name, part in ((PREPROCESSING_FILE, packing), (CONFIGURATION_FILE, config)):
             (folder / name).write_text(json.dumps(part.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
@@ -218,7 +231,12 @@ def _captions(
 
 
 def _alignment(
-    stage: GenerationStageConfig, model: DualBranch, config: TrainConfig, reader: ShardReader, engine: Engine
+    stage: GenerationStageConfig,
+    model: DualBranch,
+    tower: VisionTower,
+    config: TrainConfig,
+    reader: ShardReader,
+    engine: Engine,
 ) -> tuple[Alignment | None, tuple[str, ...]]:
     """REPA as configured, and a note that says what its encoder is."""
     wanted = stage.alignment
@@ -228,11 +246,7 @@ def _alignment(
         raise ConfigError(
             f"alignment.layer {wanted.layer} is past the decoder's {model.config.decoder.num_layers} layers"
         )
-    encoder: AlignmentEncoder
-    if wanted.encoder == "vision-tower":
-        encoder = TowerEncoder(model.vision)
-    else:
-        encoder = RadDinoEncoder.load(Path(wanted.encoder))
+    encoder = TowerEncoder(tower) if wanted.encoder == "vision-tower" else RadDinoEncoder.load(Path(wanted.encoder))
     encoder.to(engine.device)
     projector = AlignmentProjector.build(
         model.config.decoder.hidden_size, wanted.projector_width, encoder.width, config.seed

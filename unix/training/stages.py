@@ -14,6 +14,7 @@ from unix.model.dual_branch import ModelConfig
 from unix.model.latent import FoldedVAEConfig
 from unix.resources import resource
 from unix.training.checkpoint import RetentionConfig
+from unix.training.engine import EngineConfig
 from unix.training.incidents import IncidentConfig
 from unix.training.optim import OptimizerConfig
 
@@ -105,6 +106,7 @@ class TrainConfig(Config):
     model: ModelConfig
     """The architecture; a starting checkpoint must have the same."""
     optimizer: OptimizerConfig
+    engine: EngineConfig = EngineConfig()
     retention: RetentionConfig = RetentionConfig()
     incidents: IncidentConfig = IncidentConfig()
     understanding: UnderstandingPacking | None = None

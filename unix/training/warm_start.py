@@ -274,7 +274,8 @@ def _fit_part(
         global_batch=part.global_batch or config.global_batch,
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
-        write_model=lambda folder: save_file(dict(module.state_dict()), folder / f"{name}.safetensors"),
+        module=module,
+        write_model=lambda folder, tensors: save_file(dict(tensors), folder / f"{name}.safetensors"),
     )
     fit(objective, run, engine)
 

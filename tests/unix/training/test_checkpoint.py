@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unix.errors import ConfigError, UnixError
-from unix.training import fit
+from unix.training import engine
 from unix.training.checkpoint import Meta, RetentionConfig, claim, newest_checkpoint, prune, publish
 from unix.training.run import train
 
@@ -64,18 +64,18 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(fault: Exception
 
 def test_a_run_on_a_full_disk_goes_on_later_as_if_nothing_had_been(configure, warm, tmp_path, monkeypatch):
     whole = train(configure("stage1", tmp_path / "whole", from_checkpoint=warm.checkpoint))
-    save = fit.save_state
+    save = engine.save_state
 
     def full(folder: Path, state: dict[str, Any]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     config = configure("stage1", tmp_path / "cut", from_checkpoint=warm.checkpoint)
     train(config.model_copy(update={"steps": 3}))
-    monkeypatch.setattr(fit, "save_state", full)
+    monkeypatch.setattr(engine, "save_state", full)
     with pytest.raises(UnixError, match="No space left"):
         train(config.model_copy(update={"resume": True}))
     assert newest_checkpoint(tmp_path / "cut") == tmp_path / "cut" / "step-3"
-    monkeypatch.setattr(fit, "save_state", save)
+    monkeypatch.setattr(engine, "save_state", save)
     resumed = train(config.model_copy(update={"resume": True}))
     ours, theirs = (Path(run.checkpoint, "model.safetensors").read_bytes() for run in (resumed, whole))
     assert ours == theirs

@@ -25,7 +25,7 @@ def curves(configure, tmp_path_factory) -> dict[str, list[float]]:
             config = configure(stage, folder / stage, steps=3 * STEPS, warm_start=warm)
         start = train(config).checkpoint
         for row in read_metrics(folder / stage):
-            found.setdefault("/".join(filter(None, [stage, row.get("part")])), []).append(row["loss"])
+            found.setdefault(f"{stage}/{row['part']}" if "part" in row else stage, []).append(row["loss"])
     return found
 
 

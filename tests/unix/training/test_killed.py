@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL again and again, at random points of its steps and of its saving, ends as if it never was."""
+"""A run killed with SIGKILL at random points of its steps and of its saving ends as if it never had been."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unix.training import checkpoint, fit
+from unix.training import checkpoint, engine
 from unix.training.metrics import read_metrics
 from unix.training.optim import Optimizer
 from unix.training.run import train
@@ -43,7 +43,7 @@ def _train_until(config: TrainConfig, point: str, at: int) -> None:
 
     Optimizer.step = step
     if point == "save":
-        fit.save_state = dying(fit.save_state)
+        engine.save_state = dying(engine.save_state)
     elif point == "publish":
         checkpoint._reach_the_disk = dying(checkpoint._reach_the_disk)
     train(config)

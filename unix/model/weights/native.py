@@ -72,8 +72,13 @@ def newest_step(folder: Path) -> Path:
 
 def save_module(stem: Path, module: nn.Module, config: Config) -> None:
     """Write `<stem>.safetensors` and `<stem>.json`."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(tensors, stem.with_suffix(".safetensors"))
+    save_tensors(stem, module.state_dict(), config)
+
+
+def save_tensors(stem: Path, tensors: Mapping[str, Tensor], config: Config) -> None:
+    """Write a module's tensors and configuration as `save_module` does."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(whole, stem.with_suffix(".safetensors"))
     text = json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True)
     stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
