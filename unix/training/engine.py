@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]: "not exported", yet documented
 from torch.distributed.tensor import DTensor
 
 from unix.config import Config
@@ -70,7 +71,7 @@ class Engine:
             dist.init_process_group(
                 "nccl" if self.device.type == "cuda" else "gloo",
                 init_method=None if alone else self._place.rendezvous,
-                store=dist.HashStore() if alone else None,
+                store=HashStore() if alone else None,
                 rank=self.rank,
                 world_size=self.world,
             )
