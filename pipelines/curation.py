@@ -5,7 +5,7 @@ from typing import Literal
 from prefect import flow
 
 from pipelines.runtime import CommandSummary
-from pipelines.steps import DATA_LANDED, DATASET_UPDATED, announce, reaching_out, run
+from pipelines.steps import DATA_LANDED, DATASET_UPDATED, announce, publish_total, reaching_out, run
 
 Source = Literal["mimic-cxr", "iu-xray", "phantom"]
 
@@ -72,7 +72,9 @@ def clean_reports(
         )
         for part in parts
     ]
-    return [part.result() for part in running]
+    summaries = [part.result() for part in running]
+    publish_total("clean-reports", summaries)
+    return summaries
 
 
 @flow(name="build-splits", flow_run_name="build-splits")

@@ -1,5 +1,6 @@
 """The one kind of task: a command of `unix`, with retries, its numbers as an artifact, and the events after it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -41,6 +42,23 @@ def publish(summary: CommandSummary) -> None:
         key=summary.command.replace(" ", "-"),
         table=[{"quantity": name, "value": value} for name, value in summary.numbers().items()],
         description=f"`unix {summary.command}` in {summary.seconds:.1f} s",
+    )
+
+
+def publish_total(name: str, summaries: Sequence[CommandSummary]) -> None:
+    """Show what commands side by side did together: the sums of their counts and dollars; shares and rates are no sums.
+
+    The artifact is named `name`.
+    """
+    total: dict[str, int | float] = {}
+    for summary in summaries:
+        for quantity, value in summary.numbers().items():
+            if isinstance(value, int) or quantity.endswith("_usd"):
+                total[quantity] = total.get(quantity, 0) + value
+    create_table_artifact(
+        key=name,
+        table=[{"quantity": quantity, "value": value} for quantity, value in total.items()],
+        description=f"{len(summaries)} commands together; each has a table of its own",
     )
 
 

@@ -70,6 +70,27 @@ def test_cleaning_fans_out_over_partitions(calls: list[Call]) -> None:
 
 
 @on_a_server
+def test_partitions_are_summed_into_one_table(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: dict[str, list[dict[str, Any]]] = {}
+
+    def note(key: str, table: list[dict[str, Any]], description: str) -> None:
+        tables[key] = table
+
+    monkeypatch.setattr(steps, "create_table_artifact", note)
+    monkeypatch.setitem(
+        OUTCOMES,
+        "clean",
+        {"reports": 5, "cost_usd": 0.25, "cache_hit_share": 0.5, "reasons": {"empty": 1}, "model": "m"},
+    )
+    curation.clean_reports("here", partitions=3)
+    assert {row["quantity"]: row["value"] for row in tables["clean-reports"]} == {
+        "reports": 15,
+        "cost_usd": 0.75,
+        "reasons.empty": 3,
+    }
+
+
+@on_a_server
 def test_nothing_new_is_no_event(
     calls: list[Call], events: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
