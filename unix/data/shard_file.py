@@ -29,6 +29,12 @@ class ShardFile:
         gone = frozenset(self._entry.superseded)
         return [place for place, key in enumerate(self._index.keys) if key not in gone]
 
+    @functools.cached_property
+    def _columns(self) -> list[tuple[str, list[int], list[int], list[int]]]:
+        """Extension, offsets, lengths and checksums of each member."""
+        index = self._index
+        return list(zip(index.members, index.offsets, index.lengths, index.crc32c, strict=True))
+
     @property
     def keys(self) -> list[str]:
         """Keys of the live samples, in order."""
@@ -41,27 +47,26 @@ class ShardFile:
             DamagedSampleError: a member is not what the index says, also when read a second time.
             ShardError: the shard or its index is missing or unusable.
         """
-        index, place = self._index, self._live[number]
+        place = self._live[number]
         try:
-            return index.keys[place], self._read(index, place)
+            return self._index.keys[place], self._read(place, False)
         except DamagedSampleError:
-            return index.keys[place], self._read(index, place, fresh=True)
+            return self._index.keys[place], self._read(place, True)
 
-    def _read(self, index: ShardIndex, place: int, *, fresh: bool = False) -> dict[str, bytes]:
-        start = index.offsets[0][place]
+    def _read(self, place: int, fresh: bool) -> dict[str, bytes]:
         # A sample's members are adjacent: one read serves them all.
-        stop = index.offsets[-1][place] + index.lengths[-1][place]
-        content = self._storage.read_range(self._entry, start, stop - start, fresh=fresh)
+        offsets, lengths = self._index.offsets, self._index.lengths
+        at, end = offsets[0][place], offsets[-1][place] + lengths[-1][place]
+        content = self._storage.read_range(self._entry, at, end - at, fresh)
         members: dict[str, bytes] = {}
-        for extension, offsets, lengths, sums in zip(
-            index.members, index.offsets, index.lengths, index.crc32c, strict=True
-        ):
-            begin = offsets[place] - start
-            member = content[begin : begin + lengths[place]]
-            if len(member) != lengths[place] or checksum(member) != sums[place]:
+        for extension, starts, sizes, sums in self._columns:
+            begin, length = starts[place] - at, sizes[place]
+            member = content[begin : begin + length]
+            if checksum(member) != sums[place] or len(member) != length:
+                key, location = self._index.keys[place], self._storage.location
                 raise DamagedSampleError(
-                    f"{self._storage.location}/{self._entry.file}: member {index.keys[place]}.{extension} is damaged "
-                    f"(CRC32C differs); `unix shards verify {self._storage.location}` finds all such members"
+                    f"{location}/{self._entry.file}: member {key}.{extension} is damaged "
+                    f"(CRC32C differs); `unix shards verify {location}` finds all such members"
                 )
             members[extension] = member
         return members

@@ -4,6 +4,7 @@
 `lengths[m][i]` and `crc32c[m][i]` describe its m-th member, whose extension is `members[m]`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -66,6 +67,5 @@ def parse_index(content: bytes, path: str) -> ShardIndex:
     return index
 
 
-def checksum(content: bytes) -> int:
-    """CRC32C of a member's content."""
-    return cast(int, google_crc32c.value(content))  # pyright: ignore[reportUnknownMemberType]
+checksum = cast(Callable[[bytes], int], google_crc32c.value)  # pyright: ignore[reportUnknownMemberType]
+"""CRC32C of a member's content."""

@@ -55,7 +55,7 @@ class Storage(Protocol):
         """A whole small file, such as an index. Raises ShardError where it cannot be read."""
         ...
 
-    def read_range(self, shard: ShardEntry, start: int, length: int, *, fresh: bool = False) -> bytes:
+    def read_range(self, shard: ShardEntry, start: int, length: int, fresh: bool = False) -> bytes:
         """`length` bytes of a shard, fewer where it ends before; `fresh` leaves out every cached copy.
 
         Raises:
@@ -92,9 +92,8 @@ class _LocalFolder:
         except OSError as error:
             raise ShardError(f"cannot read {path}: {error.strerror}") from error
 
-    def read_range(self, shard: ShardEntry, start: int, length: int, *, fresh: bool = False) -> bytes:
-        file = self._files.get(shard.file)
-        return os.pread(self._open(shard.file) if file is None else file, length, start)
+    def read_range(self, shard: ShardEntry, start: int, length: int, fresh: bool = False) -> bytes:
+        return os.pread(self._files.get(shard.file) or self._open(shard.file), length, start)
 
     def _open(self, name: str) -> int:
         with self._opening:
@@ -129,7 +128,7 @@ class _ObjectFolder:
         with _named(f"{self.location}/{name}"):
             return bytes(obstore.get(self._store, name).bytes())
 
-    def read_range(self, shard: ShardEntry, start: int, length: int, *, fresh: bool = False) -> bytes:
+    def read_range(self, shard: ShardEntry, start: int, length: int, fresh: bool = False) -> bytes:
         stop = min(start + length, shard.bytes)
         if stop <= start:
             return b""

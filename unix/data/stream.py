@@ -8,6 +8,7 @@ Workers are threads: reading, checking and decoding happen outside the interpret
 to hand over, and the state that comes with a batch knows nothing of what they read ahead.
 """
 
+import bisect
 import functools
 import io
 import json
@@ -21,7 +22,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from unix.data.images import Pixels
 from unix.data.order import epoch_order
@@ -137,7 +138,8 @@ class ShardReader:
         entries = self.manifest.split_shards(self.split)
         self._shards = [ShardFile(self._storage, entry) for entry in entries]
         self.samples_per_shard: npt.NDArray[np.int64] = np.array([entry.live for entry in entries], dtype=np.int64)
-        self._ends = np.cumsum(self.samples_per_shard)
+        self._starts: list[int] = [0, *np.cumsum(self.samples_per_shard).tolist()]
+        """Global index of each shard's first sample, and the end; bisected, as that costs a tenth of numpy's search."""
 
     def _manifest(self, release: str | None) -> Manifest:
         if release is None and self.folder.exists():
@@ -148,7 +150,7 @@ class ShardReader:
     @property
     def samples(self) -> int:
         """How many live samples there are."""
-        return int(self._ends[-1]) if self._shards else 0
+        return self._starts[-1]
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
@@ -167,17 +169,17 @@ class ShardReader:
             DamagedSampleError: the sample is damaged or cut short; the message names shard and member.
             ShardError: the shard or its index is missing or unusable.
         """
-        if not 0 <= index < self.samples:
+        if not 0 <= index < self._starts[-1]:
             raise IndexError(f"sample {index} of {self.samples} in {self.location} ({self.split})")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._shards[number].read(index - int(self._ends[number] - self.samples_per_shard[number]))
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self._shards[number].read(index - self._starts[number])
 
     def read(self, index: int) -> Sample:
         """The decoded sample at `index`. Raises as `read_members`, and DamagedSampleError where it is no image."""
         key, members = self.read_members(index)
         try:
             return _to_sample(members["jpg"], json.loads(members["json"]))
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, SyntaxError) as error:
             raise DamagedSampleError(
                 f"{self.location}: sample {key} is no image sample: {type(error).__name__}"
             ) from error
@@ -330,7 +332,7 @@ def _check_batch(source: SampleSource, global_batch: int, rank: int, world_size:
 def _to_sample(image: bytes, record: dict[str, Any]) -> Sample:
     return Sample(
         image_id=record["image_id"],
-        image=np.asarray(Image.open(io.BytesIO(image), formats=("JPEG",))),
+        image=np.asarray(JpegImageFile(io.BytesIO(image))),
         findings=record["findings"],
         impression=record["impression"],
         caption=record.get("caption", ""),
