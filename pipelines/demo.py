@@ -39,12 +39,12 @@ SETTINGS: dict[Size, dict[Stage, list[str]]] = {
     "normal": {},
     "long": {
         "stage0": [
-            *("warm_start.text.steps=160", "warm_start.tower.steps=900", "warm_start.autoencoder.steps=1100"),
-            "steps=2160",
+            *("warm_start.text.steps=160", "warm_start.tower.steps=900", "warm_start.autoencoder.steps=1400"),
+            "steps=2460",
         ],
-        "stage1": ["steps=700"],
-        "stage2": ["steps=1000"],
-        "stage3": ["steps=1800"],
+        "stage1": ["steps=600", "optimizer.decay_steps=240"],
+        "stage2": ["steps=500"],
+        "stage3": ["steps=3000", "optimizer.decay_steps=1000"],
     },
 }
 """What a size changes in the preset; `long` takes about twice as many steps on twice as many studies."""
