@@ -11,12 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import yaml
 
 from unix.data.cleaning.sentences import split_sentences
 from unix.data.labels import NEGATIVE, POSITIVE, Mention, find_mentions
+from unix.data.phrases import PhraseBook, expand
 from unix.data.sections import body_sections
+from unix.errors import ConfigError
 from unix.records import CleanedReport, Status
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
@@ -355,8 +360,8 @@ def finding_lost(pair: Pair) -> bool:
         raised = [mention for mention in find_mentions(loss.origin.text) if mention.value != NEGATIVE]
         if not raised or _is_request(loss.origin.text):
             continue
-        told = _TOLD.search(loss.words) is not None
-        topic = told and _TIP.search(loss.words) is None
+        told = _vocabulary().told.search(loss.words) is not None
+        topic = told and _vocabulary().ends.search(loss.words) is None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
             elsewhere = told and kept.issuperset(mention.classes)
@@ -367,44 +372,31 @@ def finding_lost(pair: Pair) -> bool:
 
 
 def content_lost(pair: Pair) -> bool:
-    """Words for what a chest image shows went, and no word of noise went with them."""
-    return any(
-        _ON_IMAGES.search(loss.words) and not _is_noise(loss.words) and not _is_request(loss.origin.text)
-        for loss in pair.losses
-    )
+    """Words for what a chest image shows went, and not as noise."""
+    return any(_tells_of_images(loss.words) and not _is_request(loss.origin.text) for loss in pair.losses)
+
+
+def _tells_of_images(words: str) -> bool:
+    """Whether words name what a chest image shows, and neither tell who was told nor, of its parts, how it was made."""
+    vocabulary = _vocabulary()
+    if vocabulary.abnormal.search(words):
+        return vocabulary.told.search(words) is None
+    return vocabulary.parts.search(words) is not None and not _is_noise(words)
 
 
 def _is_noise(words: str) -> bool:
     """Whether words tell who was told, or how the study was made without saying what it shows."""
-    return _TOLD.search(words) is not None or (_NOISE.search(words) is not None and _SHOWS.search(words) is None)
+    told, _, noise, shows, *_ = _vocabulary()
+    return told.search(words) is not None or (noise.search(words) is not None and shows.search(words) is None)
 
 
 def _is_request(text: str) -> bool:
     """Whether a sentence says why the study was asked for, or how it was made."""
     if _REQUEST.search(text) is not None:
         return True
-    return _HISTORY.search(text) is not None and _SHOWS.search(text.lower()) is None
+    return _HISTORY.search(text) is not None and _vocabulary().shows.search(text.lower()) is None
 
 
-_TOLD = re.compile(
-    r"\b(?:drs?|md|discuss\w*|communicat\w*|relayed|conveyed|notif\w*|informed|(?:tele)?phone\w*|paged|called|aware"
-    r"|contacted|reported|dictat\w*|transcri\w*|signed|reviewed|wet read|addend\w*|am|pm|spoke)\b"
-)
-"""Words of who told whom what, and of who wrote it down; in lower case without punctuation, as the next ones."""
-_TIP = re.compile(r"\b(?:terminat\w+|ends?|ending|lies|projects|coil\w*|tip|in place|inserted|removed)\b")
-"""Words of where a tube or line ends."""
-_NOISE = re.compile(
-    r"\b(?:compar\w*|priors?|previous|previously|study|studies|exam\w*|radiographs?|films?|x ray|views?|portable"
-    r"|technique|projections?|images?|obtained|acquired|performed|provided|submitted|dated|history|indication"
-    r"|evaluat\w*|assess\w*|rule out|year old|patient|symptoms?|presents|presented|complain\w*|thanks?|please"
-    r"|correlat\w*|report|dashboard|email|attending|resident|code|ct|mri|ultrasound|echo\w*)\b"
-)
-"""Words that go with noise."""
-_SHOWS = re.compile(
-    r"\b(?:there (?:is|are|was|were)|shows?|showed|showing|demonstrat\w+|reveal\w*|seen|noted|visible|visuali[sz]ed"
-    r"|identified|consistent with|compatible with|suggest\w*)\b"
-)
-"""Words that tell what an image shows."""
 _REQUEST = re.compile(
     r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
     r"|exam(?:ination)?|procedure|notification)\s*:|^\W*(?:an? |the )?addend\w+\b"
@@ -413,29 +405,31 @@ _REQUEST = re.compile(
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
-    r"\byears?[- ]old\b|\bpatient (?:with|has a history)\b"
+    r"\byears?[- ]old\b|\b(?:history of|patient with)\b"
     r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
     re.IGNORECASE,
 )
-_ON_IMAGES = re.compile(
-    r"\b(?:lungs?|lobes?|lobar|lingula\w*|pulmonary|pleura\w*|hearts?|cardi\w+|mediastin\w+|hil(?:a|ar|um)|aort\w+"
-    r"|vascul\w+|vessels?|trachea\w*|carina\w*|bronch\w+|perihilar|ribs?|spin(?:e|al)|vertebra\w*|bon(?:e|es|y)"
-    r"|osseous|skelet\w+|clavic\w+|scapula\w*|shoulders?|sternal|stern\w+|hemi\w+|diaphragm\w*|costophrenic|fissures?"
-    r"|bases?|bibasilar|basilar|basal|bibasal|apex|apices|apical|biapical|retrocardiac|silhouette|contours?|azygos"
-    r"|opaci\w+|densit\w+|lucen\w+|infiltrat\w+|consolidat\w+|airspace|nodul\w+|mass(?:es)?|lesions?|granulom\w+"
-    r"|calcif\w+|scar\w*|fibro\w+|emphysem\w+|bull(?:a|ae|ous)|hyperinflat\w+|hyperexpan\w+|hypoinflat\w+"
-    r"|inflat\w+|atelecta\w+|effusions?|pneumo\w+|hydropneumo\w+|hemo(?:thora|pneumo)\w+|edema\w*|congest\w+|fractur\w+|degenerat\w+"
-    r"|osteo\w+|spurring|scolio\w+|\w*scoliosis|kypho\w+|hernia\w*|tortuo\w+|ecta\w+|unfold\w+|eventrat\w+"
-    r"|thicken\w+|blunt\w+|collaps\w+|shift\w*|deviat\w+|widen\w+|cavit\w+|cyst\w*|honeycomb\w*|reticul\w+"
-    r"|interstiti\w+|ground ?glass|haz[ey]\w*|(?:lymph)?adenopath\w+|plaques?|septal|kerley|cephali\w+|cuffing"
-    r"|free air|gas|gaseous|disten\w+|stomach|gastric|bowel|subcutaneous|catheters?|tubes?|lines?|picc|leads?"
-    r"|pacemaker\w*|defibrillator|icd|wires?|clips?|port|port a cath|stents?|valves?|prosthe\w+|devices?"
-    r"|hardware|graft|drains?|cannula\w*|filter|fusion|sutures?|\w*sternotomy|mastectomy|\w+ectomy|infect\w+|pneumonia"
-    r"|metasta\w+|malignan\w+|tumou?rs?|cancer|carcinoma|lymphoma|tubercul\w+|sarcoid\w*|aspiration|contusion|infarct\w*"
-    r"|heart failure|chf|copd|ards|hyperaerat\w+|aerat\w+|compression|deformit\w+|pectus|eventration|fat pad|foreign"
-    r"|fragments?|bullet|sclero\w+|lytic|demineral\w+|enlarg\w+)\b"
-)
-"""Words for what a chest image shows."""
+
+
+class _Vocabulary(NamedTuple):
+    """The word lists of `guards.yaml`, compiled."""
+
+    told: re.Pattern[str]
+    ends: re.Pattern[str]
+    noise: re.Pattern[str]
+    shows: re.Pattern[str]
+    parts: re.Pattern[str]
+    abnormal: re.Pattern[str]
+
+
+@cache
+def _vocabulary() -> _Vocabulary:
+    path = Path(__file__).parent / "guards.yaml"
+    lists = cast(dict[str, list[str]], yaml.safe_load(path.read_text(encoding="utf-8")))
+    if set(lists) != set(_Vocabulary._fields):
+        raise ConfigError(f"{path} has the lists {', '.join(lists)}; it needs {', '.join(_Vocabulary._fields)}")
+    phrases = {name: [phrase for pattern in patterns for phrase in expand(pattern)] for name, patterns in lists.items()}
+    return _Vocabulary(**{name: re.compile(PhraseBook(dict.fromkeys(phrases[name], True)).pattern()) for name in lists})
 
 
 def _pattern_guard(expression: str, flags: int = re.IGNORECASE) -> Callable[[Pair], bool]:
