@@ -105,11 +105,14 @@ class _Rules(NamedTuple):
     prior_spans: tuple[_Rule, ...]
     labels: tuple[_Rule, ...]
     """Inline labels, by the category of what follows; `images` for what is no noise."""
+    narrative: re.Pattern[str]
+    """Words that tell of the patient's illness."""
     lead: re.Pattern[str]
     """The words up to what a picture shows."""
     picture: re.Pattern[str]
     """The words for the picture."""
     observation: re.Pattern[str]
+    advice: re.Pattern[str]
     anatomy: re.Pattern[str]
     general: re.Pattern[str]
     neutral: re.Pattern[str]
@@ -242,7 +245,9 @@ class _Cleaner:
     def _rescued(self, sentence: str, category: str) -> str:
         """What such a sentence says of the images, if it does and no other sentence says so; "" for nothing."""
         rules = self._rules
-        observes = rules.observation.search(sentence.lower()) is not None
+        lower = sentence.lower()
+        advises = rules.advice.search(lower) is not None and "correlat" not in lower
+        observes = advises or rules.observation.search(lower) is not None
         if category == "history":
             return sentence if self._shows_a_picture(sentence) else ""
         if not observes and all(mention.classes == _DEVICES for mention in find_mentions(sentence)):
@@ -306,12 +311,16 @@ class _Cleaner:
             if rule.expression.search(sentence):
                 return rule.category
         lower = sentence.lower()
-        observes = rules.observation.search(lower) is not None or (
-            rules.picture.search(sentence) is not None and rules.anatomy.search(lower) is not None
+        observes = (
+            rules.observation.search(lower) is not None
+            or rules.advice.search(lower) is not None
+            or (rules.picture.search(sentence) is not None and rules.anatomy.search(lower) is not None)
         )
         if not observes:
             for rule in rules.clinical:
                 if rule.expression.search(sentence):
+                    if rules.narrative.search(sentence) is None and self._says_something(sentence):
+                        break
                     return rule.category
         for rule in self._other_modality:
             if rule.expression.search(sentence) and not (_ADVICE.search(sentence) or rules.picture.search(sentence)):
@@ -421,9 +430,11 @@ def _rules() -> _Rules:
         prior_sentences=compiled("prior_sentences"),
         prior_spans=compiled("prior_spans"),
         labels=compiled("labels"),
+        narrative=_compile(cast(str, content["narrative"]), words),
         lead=_compile(cast(str, content["lead"]), words),
         picture=_compile(cast(str, content["picture"]), words),
         observation=vocabulary("observation"),
+        advice=vocabulary("advice"),
         anatomy=vocabulary("anatomy"),
         general=vocabulary("general"),
         neutral=_compile(neutral, words),
