@@ -135,8 +135,7 @@ def clean(config: CleanConfig) -> CleanSummary:
         outcomes = _unusable(todo, endpoint, prompt) | known
         asked = ask_all(client, _without_outcome(todo, outcomes), journal)
         rows = rows_of(todo, (outcomes | asked.outcomes).values())
-        store.upsert("cleaned_reports", rows)
-        store.reject(_rejections(rows))
+        _record(store, rows)
         journal.discard()
         folded = folded.lazy().join(studies.lazy().select(_STUDY), on=_STUDY, how="semi")
         folded = _final(folded, endpoint, prompt, config.retry_rejected).collect()
@@ -206,8 +205,7 @@ def _fold(store: Store, outcomes: Iterable[Outcome]) -> pl.DataFrame:
     newer = pl.col("written_at").is_null() | (pl.col("created_at") >= pl.col("written_at"))
     rows = rows.lazy().join(written, on=key, how="left", maintain_order="left").filter(newer).collect()
     rows = rows.drop("written_at")
-    store.upsert("cleaned_reports", rows)
-    store.reject(_rejections(rows))
+    _record(store, rows)
     return rows
 
 
@@ -290,6 +288,18 @@ def _without_outcome(todo: pl.DataFrame, outcomes: Mapping[str, Outcome]) -> lis
     """The texts still to be asked about, each once, in the studies' order."""
     texts = todo.unique("report_sha256", keep="first", maintain_order=True)
     return texts.filter(~pl.col("report_sha256").is_in(list(outcomes)))["report_raw"].to_list()
+
+
+def _record(store: Store, rows: pl.DataFrame) -> None:
+    """Write rows, and make the studies' rejections what these rows say: a failure that was mended is none."""
+    store.upsert("cleaned_reports", rows)
+    rejections = list(_rejections(rows))
+    store.reject(rejections)
+    now = {(rejection.source, rejection.item, rejection.reason) for rejection in rejections}
+    studies = rows.lazy().select("source", item="study_id")
+    of_these = store.scan("rejections").filter(pl.col("job") == JOB).join(studies, on=["source", "item"], how="semi")
+    written = of_these.select("job", "source", "item", "reason").collect()
+    store.remove("rejections", written.filter([row[1:] not in now for row in written.iter_rows()]))
 
 
 def _rejections(rows: pl.DataFrame) -> Iterator[Rejection]:

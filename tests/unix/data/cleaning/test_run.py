@@ -15,7 +15,7 @@ from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.run import CleanConfig, CleanSummary, clean
 from unix.data.sections import parse_sections
 from unix.errors import ConfigError, PolicyError
-from unix.records import Status, text_digest
+from unix.records import Rejection, Status, text_digest
 from unix.store import SCHEMAS, Store
 
 UNTIMED = [name for name in SCHEMAS["cleaned_reports"] if name not in {"created_at", "latency_ms"}]
@@ -136,6 +136,17 @@ def test_what_another_model_left_in_the_journal_is_kept(tmp_path: Path) -> None:
     assert table["cost_usd"].to_list() == [0.5, 0.0]
     assert table["prompt_version"].to_list() == ["v9", "v9"]
     assert not list((tmp_path / "journal" / "clean").glob("*.jsonl"))
+
+
+def test_a_failure_that_was_mended_is_no_rejection_any_more(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, [report(0), " FINDINGS: Thank you.\n"])
+    clean(CleanConfig(store=store.uri))
+    good = rows(store).filter(study_id="0")
+    store.upsert("cleaned_reports", good.with_columns(status=pl.lit("failed"), flags=pl.lit(["timeout"])))
+    store.reject([Rejection(module.JOB, "phantom", "0", "failed", "timeout")])
+    assert clean(CleanConfig(store=store.uri)).accepted == 1
+    assert store.read("rejections")["item"].to_list() == ["1"]
 
 
 def test_an_old_journal_does_not_replace_a_newer_answer(tmp_path: Path) -> None:
