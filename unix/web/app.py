@@ -4,7 +4,7 @@ import getpass
 import logging
 import secrets
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import jinja2
@@ -94,8 +94,8 @@ def create_app(config: ServeConfig) -> FastAPI:
         keyring=keyring,
         hosts=LOOPBACK if config.loopback else None,
         reviewer=config.reviewer or _account(),
+        broken=_explain_errors(app, pages),
     )
-    _explain_errors(app, pages)
     return app
 
 
@@ -112,11 +112,13 @@ def serve(config: ServeConfig) -> None:
     uvicorn.run(app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False)
 
 
-def _explain_errors(app: FastAPI, pages: Pages) -> None:
+def _explain_errors(app: FastAPI, pages: Pages) -> Callable[[Request, Exception], Response]:
+    """Give every fault a page; returned is the page of faults that nobody foresaw."""
+
     def answer(request: Request, status: int, title: str, message: str) -> HTMLResponse:
         try:
             return pages.show(request, "error.html.j2", status_code=status, title=title, message=message)
-        except (UnixError, jinja2.TemplateError):
+        except (UnixError, jinja2.TemplateError):  # the store itself is what is broken
             return HTMLResponse(f"<h1>{title}</h1>", status)
 
     def foreseen(request: Request, error: Exception) -> Response:
@@ -136,7 +138,7 @@ def _explain_errors(app: FastAPI, pages: Pages) -> None:
     app.add_exception_handler(UnixError, foreseen)
     app.add_exception_handler(HTTPException, missing)
     app.add_exception_handler(RequestValidationError, malformed)
-    app.add_exception_handler(Exception, unforeseen)
+    return unforeseen
 
 
 def _account() -> str:

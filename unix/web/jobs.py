@@ -64,6 +64,10 @@ class Jobs:
         """Whether something waits or runs."""
         return any(job.state in ("waiting", "running") for job in self._jobs)
 
+    def finish(self) -> None:
+        """Wait until every job that was submitted is done."""
+        self._queue.join()
+
     def close(self) -> None:
         """Stop the running job, which keeps what it has, and forget the waiting ones."""
         self._closing = True
@@ -77,13 +81,11 @@ class Jobs:
             job.state = "running"
             try:
                 self._work(job)
-            except Exception as error:
-                job.state, job.message = "failed", f"the job stopped with {type(error).__name__}"
-                logger.exception("%s", job.title)
-            try:
                 self._finished()
-            except UnixError as error:
-                logger.error("%s", error)
+            except Exception as error:  # the thread must live on for the jobs behind this one
+                job.state, job.message = "failed", job.message or f"the job stopped with {type(error).__name__}"
+                logger.error("%s: %s", job.title, type(error).__name__)
+            self._queue.task_done()
 
     def _work(self, job: Job) -> None:
         ours, theirs = _SPAWN.Pipe(duplex=False)

@@ -11,12 +11,14 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -96,10 +98,20 @@ class Keyring:
 
 
 class Gatekeeper:
-    """The middleware. `hosts`: names under which the server may be asked; None takes any (a token is asked then)."""
+    """The middleware. `hosts`: names under which the server may be asked; None takes any (a token is asked then).
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, hosts: frozenset[str] | None, reviewer: str) -> None:
-        self._app, self._keyring, self._hosts, self._reviewer = app, keyring, hosts, reviewer
+    `broken` makes the answer to what nobody foresaw.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keyring: Keyring,
+        hosts: frozenset[str] | None,
+        reviewer: str,
+        broken: Callable[[Request, Exception], Response],
+    ) -> None:
+        self._app, self._keyring, self._hosts, self._reviewer, self._broken = app, keyring, hosts, reviewer, broken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on; every answer gets the headers, and one line in the log."""
@@ -107,12 +119,12 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, started_answer = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started_answer
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started_answer = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -122,14 +134,22 @@ class Gatekeeper:
             await send(message)
 
         scope.setdefault("state", {})
+        # Logged are neither query nor ids nor fields nor an error's message: they can hold what a report says.
         try:
             refusal = await self._refusal(scope, receive)
             await (refusal or self._app)(scope, receive, answer)
+        except Exception as error:
+            places = [
+                f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in traceback.extract_tb(error.__traceback__)
+            ]
+            logger.error("%s in %s", type(error).__name__, " < ".join(reversed(places[-4:])))
+            if started_answer:
+                raise ConnectionAbortedError from None
+            await self._broken(Request(scope), error)(scope, receive, answer)
         finally:
-            # neither the query nor ids nor fields: they can hold what a report says
             milliseconds = 1000 * (time.perf_counter() - started)
-            page = "/" + str(scope["path"]).split("/")[1]
-            logger.info("%s %s %d %.0f ms", scope["method"], quote(page[:24]), status, milliseconds)
+            page = getattr(scope.get("route"), "path", "-")
+            logger.info("%s %s %d %.0f ms", scope["method"], page, status, milliseconds)
 
     async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
         headers, path, method = Headers(scope=scope), str(scope["path"]), scope["method"]

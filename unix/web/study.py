@@ -9,7 +9,7 @@ import polars as pl
 
 from unix.data.cleaning.localise import Fault, explanation, faults
 from unix.data.labels import label_report
-from unix.data.sections import parse_sections, split_sections
+from unix.data.sections import body_sections, parse_sections, split_sections
 from unix.data.text_labels import report_text
 from unix.evaluation.diff import UNEXPLAINED, Change, Run, word_diff
 from unix.records import CHEXPERT_14, CleanedReport, RemovedSpan
@@ -17,6 +17,8 @@ from unix.web.library import ANSWER, STUDY, Cleaning, Library, View
 from unix.web.reviewing import pair_of
 
 NUM_HUES = 14
+OTHER_SECTION = "other section"
+"""Category of words outside findings and impression, which a cleaning drops without saying so."""
 _WRAP = re.compile(r"(?<!\n)\n(?![ \t]*\n)")
 
 
@@ -28,6 +30,16 @@ class Piece(NamedTuple):
     category: str = ""
     hue: str = ""
     guilty: bool = False
+
+    @property
+    def space(self) -> str:
+        """The white space before the words, which is not coloured."""
+        return self.text[: len(self.text) - len(self.words)]
+
+    @property
+    def words(self) -> str:
+        """The text without it."""
+        return self.text.lstrip()
 
 
 class LabelLine(NamedTuple):
@@ -150,13 +162,14 @@ def diff_pieces(
     """The raw report's words by their fate, those of guilty places marked; added words in between."""
     shown = _WRAP.sub(" ", raw)  # as long as `raw`: places stay where they are
     cleaned = f"{text.findings}\n\n{text.impression}".strip()
+    bodies = [(span.body, span.end) for span in body_sections(raw)]
     pieces: list[Piece] = []
     position = 0
     for run in word_diff(shown, cleaned, removed):
         if run.change is Change.ADDED:
             pieces.append(Piece(run.text, run.change.value))
             continue
-        pieces += _cut(run, position, guilty)
+        pieces += _cut(run, position, guilty, bodies)
         position += len(run.text)
     return tuple(pieces)
 
@@ -177,18 +190,27 @@ def hue(category: str) -> str:
         *("header", "technique", "indication", "comparison", "prior_comparison", "prior_reference"),
         *("deidentification", "notification", "dictation", "signature", "wet_read", "addendum", "duplicate", "filler"),
     )
-    if category == UNEXPLAINED:
-        return UNEXPLAINED
+    if category in (UNEXPLAINED, OTHER_SECTION):
+        return category.replace(" ", "-")
     return str(known.index(category) if category in known else sum(category.encode()) % NUM_HUES)
 
 
-def _cut(run: Run, start: int, guilty: Sequence[tuple[int, int]]) -> Iterable[Piece]:
+def _cut(
+    run: Run, start: int, guilty: Sequence[tuple[int, int]], bodies: Sequence[tuple[int, int]] = ()
+) -> Iterable[Piece]:
+    """The run in pieces that lie wholly inside or outside of every guilty place and, where nobody said why they were
+    removed, of the report's bodies.
+    """
     end = start + len(run.text)
-    cuts = sorted({start, end, *(edge for place in guilty for edge in place if start < edge < end)})
-    colour = hue(run.category) if run.change is Change.REMOVED else ""
+    unexplained = run.change is Change.REMOVED and run.category == UNEXPLAINED
+    places = [*guilty, *(bodies if unexplained else ())]
+    cuts = sorted({start, end, *(edge for place in places for edge in place if start < edge < end)})
     for low, high in pairwise(cuts):
         inside = any(place[0] <= low and high <= place[1] for place in guilty)
-        yield Piece(run.text[low - start : high - start], run.change.value, run.category, colour, inside)
+        outside = unexplained and not any(place[0] <= low and high <= place[1] for place in bodies)
+        category = OTHER_SECTION if outside else run.category
+        colour = hue(category) if run.change is Change.REMOVED else ""
+        yield Piece(run.text[low - start : high - start], run.change.value, category, colour, inside)
 
 
 def _faults(cleaning: Cleaning | None, row: Mapping[str, Any], text: CleanedReport) -> list[Fault]:
