@@ -238,6 +238,7 @@ def _object_store(uri: str) -> "ObjectStore":
     try:
         return from_url(
             uri,
+            client_options={"allow_http": True} if uri.startswith("http://") else None,
             retry_config={
                 "max_retries": 8,
                 "retry_timeout": timedelta(minutes=3),

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,64 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unix.data.images import encode_jpeg
 from unix.data.shard_index import read_index
-from unix.data.shard_writer import ShardWriter, member_order
+from unix.data.shard_writer import ShardWriter
 from unix.data.stream import LoaderState, Sample, ShardReader, index_stream, stream
 from unix.errors import ConfigError, ResumeError, ShardError
-from unix.manifest import Manifest, Parents, ShardEntry, publish_manifest
-from unix.records import Split, Task, no_labels
+from unix.manifest import Manifest, Parents, publish_manifest
+from unix.records import Split, Task
 
-
-def record(key: str) -> dict[str, object]:
-    return {
-        "image_id": key,
-        "study_id": f"study-{key}",
-        "subject_id": f"subject-{key}",
-        "source": "phantom",
-        "split": "train",
-        "findings": f"Findings {key}.",
-        "impression": "",
-        "caption": f"Caption {key}.",
-        "labels": {**no_labels(), "Edema": 1},
-        "view_position": "PA",
-        "prompt_version": "v1",
-        "model": "rules",
-        "report_sha256": "sha",
-    }
-
-
-def write_set(folder: Path, shards: list[int], superseded: dict[int, int] | None = None) -> Path:
-    """A published set of `shards[i]` samples in shard i, of which the first `superseded[i]` no longer count."""
-    entries: list[ShardEntry] = []
-    for number, count in enumerate(shards):
-        keys = sorted((f"{number}-{i}" for i in range(count)), key=member_order)
-        with ShardWriter(folder, Split.TRAIN, number, ("jpg", "json")) as writer:
-            for key in keys:
-                image = np.full((8, 8), len(entries) * 10 + 5, np.uint8)
-                writer.add(key, {"jpg": encode_jpeg(image), "json": json.dumps(record(key)).encode()})
-            entry = writer.finish()
-        gone = tuple(sorted(keys[: (superseded or {}).get(number, 0)]))
-        entries.append(entry.model_copy(update={"superseded": gone}))
-    manifest = Manifest(
-        set="generation-8",
-        task=Task.GENERATION,
-        size=8,
-        members=("jpg", "json"),
-        parents=Parents(code_revision="c", configuration_digest="d"),
-        parent_release=None,
-        added_shards=tuple(entry.file for entry in entries),
-        superseded_samples=0,
-        considered=sum(entry.live for entry in entries),
-        excluded={},
-        shards=tuple(entries),
-    )
-    publish_manifest(folder, manifest)
-    return folder
+WriteSet = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_set(tmp_path_factory: pytest.TempPathFactory, write_set: WriteSet) -> Path:
     return write_set(tmp_path_factory.mktemp("set"), [5, 1, 7, 4, 3], {0: 2, 1: 1})
 
 
@@ -196,7 +151,9 @@ def test_the_stream_reads_what_its_order_says(reader: ShardReader) -> None:
         assert state == expected
 
 
-def test_a_position_of_another_seed_or_other_shards_is_refused(reader: ShardReader, tmp_path: Path) -> None:
+def test_a_position_of_another_seed_or_other_shards_is_refused(
+    reader: ShardReader, tmp_path: Path, write_set: WriteSet
+) -> None:
     (_, state) = next(index_stream(reader, 0, 4))
     with pytest.raises(ResumeError, match=r"seed 0 .* seed 1"):
         next(index_stream(reader, 1, 4, state))
@@ -227,7 +184,9 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("member", [0, 1])
-def test_a_damaged_member_is_named_and_the_others_stay_readable(tmp_path: Path, member: int) -> None:
+def test_a_damaged_member_is_named_and_the_others_stay_readable(
+    tmp_path: Path, member: int, write_set: WriteSet
+) -> None:
     folder = write_set(tmp_path, [3, 3])
     index = read_index(folder, "train-000001.tar")
     flip(folder / "train-000001.tar", index.offsets[member][1] + 3)
@@ -237,7 +196,7 @@ def test_a_damaged_member_is_named_and_the_others_stay_readable(tmp_path: Path, 
         assert [sample.image_id for sample in reader.read_many([0, 1, 2, 3, 5])] == ["0-0", "0-1", "0-2", "1-0", "1-2"]
 
 
-def test_a_shard_cut_short_or_missing_is_named(tmp_path: Path) -> None:
+def test_a_shard_cut_short_or_missing_is_named(tmp_path: Path, write_set: WriteSet) -> None:
     folder = write_set(tmp_path, [3, 3])
     cut = folder / "train-000000.tar"
     cut.write_bytes(cut.read_bytes()[:3000])
@@ -249,7 +208,7 @@ def test_a_shard_cut_short_or_missing_is_named(tmp_path: Path) -> None:
             reader.read(3)
 
 
-def test_an_index_of_another_shard_is_refused(tmp_path: Path) -> None:
+def test_an_index_of_another_shard_is_refused(tmp_path: Path, write_set: WriteSet) -> None:
     folder = write_set(tmp_path, [3, 3])
     (folder / "train-000000.index.json").write_bytes((folder / "train-000001.index.json").read_bytes())
     with ShardReader(folder, "train") as reader, pytest.raises(ShardError, match="not the one that the manifest names"):
