@@ -161,7 +161,8 @@ class Pair:
         for first, last in ((place, place), (place - 1, place), (place, place + 1), (place - 1, place + 1)):
             if first >= 0 and last < len(self.body):
                 joined = tuple(word for origin in self.body[first : last + 1] for word in origin.words)
-                if _is_subsequence(sentence.words, joined):
+                merged = first == last or len(sentence.words) >= _MERGED * len(joined)
+                if merged and _is_subsequence(sentence.words, joined):
                     text = " ".join(origin.text for origin in self.body[first : last + 1])
                     return Edit(sentence, Sentence(joined, text), range(first, last + 1))
         return Edit(sentence, self.body[place], range(place, place + 1))
@@ -541,6 +542,8 @@ def _with_items_apart(text: str) -> str:
 
 _ALIKE = 0.3
 """Share of words in common from which a sentence may be what is left of another."""
+_MERGED = 0.6
+"""Share of the words of neighbouring sentences that one which runs over their ends must have kept."""
 
 
 def _likeness(words: set[str], other: Sentence) -> float:
