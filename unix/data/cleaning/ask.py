@@ -14,7 +14,7 @@ from unix.data.cleaning.guards import Pair, Verdict, explain
 from unix.data.cleaning.guards import judge as judge_by_guards
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.prompt import Message
-from unix.errors import EndpointError, PolicyError, StoreError
+from unix.errors import EndpointError, PolicyError, StoreError, UnixError
 from unix.progress import Progress
 from unix.records import CleanedReport, Status, text_digest
 
@@ -24,6 +24,10 @@ _FAILURES_UNTIL_STOP = 25
 _REFUSALS_UNTIL_STOP = 3
 """Requests that the endpoint calls wrong (400, 422) before it answered any: then it is the settings that are wrong."""
 
+_OUTCOMES_PER_COMMIT = 5000
+_SECONDS_BETWEEN_COMMITS = 60.0
+"""Answers are in the table after so many or so long, whichever comes first."""
+
 _ALLOCATIONS_PER_COLLECTION = 20_000
 
 SECONDS_TO_DRAIN = 30.0
@@ -32,9 +36,9 @@ SECONDS_TO_DRAIN = 30.0
 
 @dataclass(slots=True)
 class Asked:
-    """What asking came to: outcomes by report digest, and why it stopped early ("" where it did not)."""
+    """What asking came to, and why it stopped early ("" where it did not)."""
 
-    outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    num_outcomes: int = 0
     calls: int = 0
     retries: int = 0
     """Second tries after a rejection."""
@@ -47,28 +51,44 @@ class Asked:
 
 
 def ask_all(
-    client: ChatClient, texts: Sequence[str], journal: Journal, judge: Callable[[Pair], Verdict] = judge_by_guards
+    client: ChatClient,
+    texts: Sequence[str],
+    journal: Journal,
+    record: Callable[[Sequence[Outcome]], None],
+    judge: Callable[[Pair], Verdict] = judge_by_guards,
 ) -> Asked:
     """Ask for every text, each once; answers reach the journal as they come.
+
+    Every so often, and at the end, `record` puts what came into the table, in a thread and one call at a time; then the
+    journal forgets it.
 
     Stops early, keeping every answer that came, when the budget is used up, on SIGINT or SIGTERM, and when the endpoint
     or the journal cannot be used: then nothing more is sent, and what is in flight has `SECONDS_TO_DRAIN` to finish.
     """
     with _fewer_collections():
-        return asyncio.run(_Run(client, texts, journal, judge).run())
+        return asyncio.run(_Run(client, texts, journal, record, judge).run())
 
 
 class _Run:
     """One run over a list of texts."""
 
     def __init__(
-        self, client: ChatClient, texts: Sequence[str], journal: Journal, judge: Callable[[Pair], Verdict]
+        self,
+        client: ChatClient,
+        texts: Sequence[str],
+        journal: Journal,
+        record: Callable[[Sequence[Outcome]], None],
+        judge: Callable[[Pair], Verdict],
     ) -> None:
         self._client = client
         self._texts = iter(texts)
         self._total = len(texts)
         self._journal = journal
+        self._record = record
         self._judge_pair = judge
+        self._batch: list[Outcome] = []
+        self._recorded_at = time.monotonic()
+        self._recording: asyncio.Task[None] | None = None
         self._asked = Asked()
         self._failures_in_a_row = 0
         self._answered = False
@@ -92,6 +112,7 @@ class _Run:
                         await self._finish({asyncio.create_task(self._work(progress, once=True))})
                     workers = min(self._client.concurrency.limit, self._total)
                     await self._finish({asyncio.create_task(self._work(progress)) for _ in range(workers)})
+                    await self._record_rest()
             except OSError as error:
                 self._fail(_unwritable(error))
         self._asked.num_refused = self._client.concurrency.num_refused
@@ -144,9 +165,12 @@ class _Run:
                 if text is None:
                     return
                 outcome = await self._clean(text)
-                self._asked.outcomes[outcome.key.report_sha256] = outcome
+                self._asked.num_outcomes += 1
                 self._journal.add(outcome)
+                self._batch.append(outcome)
                 self._count_failures(outcome)
+                if self._should_record():
+                    self._recording = asyncio.create_task(self._record_batch())
                 progress.advance(note=self._note())
                 if once:
                     return
@@ -159,6 +183,34 @@ class _Run:
         except Exception:
             self._stop("error")
             raise
+
+    def _should_record(self) -> bool:
+        if self._recording is not None and not self._recording.done():
+            return False
+        waited = time.monotonic() - self._recorded_at
+        return len(self._batch) >= _OUTCOMES_PER_COMMIT or waited >= _SECONDS_BETWEEN_COMMITS
+
+    async def _record_batch(self) -> None:
+        """Move what came since the last time from the journal into the table; where that fails it stays there."""
+        batch, self._batch = self._batch, []
+        try:
+            files = self._journal.rotate()
+            try:
+                await asyncio.to_thread(self._record, batch)
+                files.discard()
+            finally:
+                files.close()
+        except OSError as error:
+            self._fail(_unwritable(error))
+        except UnixError as error:
+            self._fail(error)
+        self._recorded_at = time.monotonic()
+
+    async def _record_rest(self) -> None:
+        if self._recording is not None:
+            await self._recording
+        if self._batch:
+            await self._record_batch()
 
     async def _clean(self, text: str) -> Outcome:
         reply = await self._ask(text)
@@ -217,7 +269,7 @@ class _Run:
 
     def _note(self) -> str:
         """The state in a few words: in flight, refusals, cache, dollars so far and to go."""
-        concurrency, used, done = self._client.concurrency, self._asked.used, len(self._asked.outcomes)
+        concurrency, used, done = self._client.concurrency, self._asked.used, self._asked.num_outcomes
         parts = [f"{concurrency.in_flight} in flight of {concurrency.limit}"]
         if concurrency.num_refused:
             parts.append(f"{concurrency.num_refused} x 429")

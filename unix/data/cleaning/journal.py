@@ -1,4 +1,4 @@
-"""Answers on their way to the store: appended to a file within half a second, folded into the table at the end.
+"""Answers on their way to the store: appended to a file within half a second, moved into the table every so often.
 
 Each writer has a file of its own below `<store>/journal/clean/`. A run that was killed leaves its file behind; the next
 one puts what it holds into the table first, whatever prompt, model or part of the studies it belongs to, so nothing
@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +54,31 @@ class Outcome:
     endpoint: str
 
 
+@dataclass(slots=True)
+class Files:
+    """Files of a journal that one run has in its hands."""
+
+    locked: dict[str, int] = field(default_factory=dict[str, int])
+    """Local files and the descriptors that lock them."""
+    objects: list[tuple[Any, str]] = field(default_factory=list[tuple[Any, str]])
+    """File systems of an object store, and paths there."""
+
+    def discard(self) -> None:
+        """Remove the files."""
+        for path in self.locked:
+            Path(path).unlink(missing_ok=True)
+        for filesystem, path in self.objects:
+            with suppress(FileNotFoundError):
+                filesystem.rm(path)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for descriptor in self.locked.values():
+            os.close(descriptor)
+        self.locked.clear()
+        self.objects.clear()
+
+
 class Journal:
     """The journal of one run; close it after folding. `add` and `flush` may be called from different threads."""
 
@@ -62,8 +87,7 @@ class Journal:
         self._local = "://" not in self._folder
         self._buffer: list[Outcome] = []
         self._flushing = threading.Lock()
-        self._locks: dict[str, int] = {}
-        self._segments: list[str] = []
+        self._files = Files()
         self._num_segments = 0
         self._name = uuid.uuid4().hex
         self._file: int | None = None
@@ -94,13 +118,19 @@ class Journal:
                 filesystem, path = _filesystem(segment)
                 filesystem.pipe_file(path, lines)
                 self._num_segments += 1
-                self._segments.append(path)
+                self._files.objects.append((filesystem, path))
             del self._buffer[: len(outcomes)]
 
     def sync(self) -> None:
         """Put what was flushed on the disk itself: nor can the death of this machine."""
-        if self._file is not None:
-            os.fdatasync(self._file)
+        with self._flushing:
+            if self._file is None:
+                return
+            descriptor = os.dup(self._file)  # the disk may be slow, and the file done with before it is
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def flushing(self, on_failure: Callable[[OSError], None]) -> Generator[None]:
@@ -118,8 +148,6 @@ class Journal:
             except OSError as error:
                 on_failure(error)
 
-        if self._local:
-            self._own_file()
         threads = [threading.Thread(target=regularly, args=(work,)) for work in (self.flush, self.sync)]
         for thread in threads:
             thread.start()
@@ -132,24 +160,29 @@ class Journal:
             self.flush()
             self.sync()
 
+    def rotate(self) -> "Files":
+        """Go on in a new file; returns the files until now, to discard once their outcomes are in the table.
+
+        Raises:
+            OSError: as `flush`.
+        """
+        self.flush()
+        with self._flushing:
+            files, self._files = self._files, Files()
+            self._file = None
+            self._name = uuid.uuid4().hex
+        return files
+
     def discard(self) -> None:
-        """Remove the files of this run, whose outcomes are in the table now, and let go of the rest."""
-        for path in self._locks:
-            Path(path).unlink(missing_ok=True)
-        for segment in self._segments:
-            filesystem, _ = _filesystem(self._folder)
-            with suppress(FileNotFoundError):
-                filesystem.rm(segment)
-        self.close()
+        """Remove the files of this run, whose outcomes are in the table now."""
+        files = self.rotate()
+        files.discard()
+        files.close()
 
     def close(self) -> None:
         """Let go of the files; they stay for the next run."""
-        for descriptor in self._locks.values():
-            os.close(descriptor)
-        self._locks.clear()
-        self._segments.clear()
+        self._files.close()
         self._file = None
-        self._name = uuid.uuid4().hex
 
     def _own_file(self) -> int:
         if self._file is None:
@@ -157,7 +190,7 @@ class Journal:
             path = str(Path(self._folder) / f"{self._name}.jsonl")
             self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._locks[path] = self._file
+            self._files.locked[path] = self._file
         return self._file
 
     def _replay_local(self) -> tuple[list[Outcome], list[Outcome]]:
@@ -168,7 +201,7 @@ class Journal:
                 descriptor = os.open(path, os.O_RDWR)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._locks[str(path)] = descriptor
+                    self._files.locked[str(path)] = descriptor
                     into = left
                 except OSError:
                     os.close(descriptor)
@@ -183,7 +216,7 @@ class Journal:
         for path in sorted(cast(list[str], filesystem.glob(f"{folder}/*.jsonl"))):
             with suppress(FileNotFoundError):
                 left.extend(_outcomes(cast(bytes, filesystem.cat_file(path))))
-                self._segments.append(path)
+                self._files.objects.append((filesystem, path))
         return left
 
 

@@ -25,6 +25,7 @@ EMPTY_REPORT = "empty_report"
 NO_SECTION = "no_section"
 
 _STUDY = ["source", "study_id", "report_sha256"]
+_COUNTED = ["status", "flags"]
 _CHARACTERS_PER_TOKEN = 4
 _SECONDS_PER_ANSWER = 4.0
 _SECONDS_PER_EMBEDDED_ANSWER = 0.005
@@ -133,13 +134,20 @@ def clean(config: CleanConfig) -> CleanSummary:
         final = _final_rows(store, endpoint, prompt, config.retry_rejected)
         known = _answers_in_store(store, todo, final) | _usable(others, endpoint, prompt, config.retry_rejected)
         outcomes = _unusable(todo, endpoint, prompt) | known
-        asked = ask_all(client, _without_outcome(todo, outcomes), journal)
-        rows = rows_of(todo, (outcomes | asked.outcomes).values())
-        _record(store, rows)
-        journal.discard()
-        folded = folded.lazy().join(studies.lazy().select(_STUDY), on=_STUDY, how="semi")
-        folded = _final(folded, endpoint, prompt, config.retry_rejected).collect()
-        rows = pl.concat([folded, rows])
+        recorded = [_own(folded, studies, endpoint, prompt, config)]
+
+        def record(outcomes: Iterable[Outcome]) -> None:
+            rows = rows_of(todo, outcomes)
+            _record(store, rows)
+            recorded.append(rows.select(_COUNTED))
+
+        if outcomes:
+            record(outcomes.values())
+        asked = ask_all(client, _without_outcome(todo, outcomes), journal, record)
+        rows = pl.concat(recorded)
+        store.create("cleaned_reports", "rejections")
+        if asked.fault is None:
+            journal.discard()
     finally:
         journal.close()
     if asked.fault is not None:
@@ -152,9 +160,9 @@ def clean(config: CleanConfig) -> CleanSummary:
     used, seconds = asked.used, time.monotonic() - started
     return base.model_copy(
         update={
-            "already_final": base.already_final - folded.height,
+            "already_final": base.already_final - recorded[0].height,
             "reports": rows.height,
-            "left": base.left + folded.height - rows.height,
+            "left": base.left + recorded[0].height - rows.height,
             **{status.value: counts[status.value] for status in Status},
             "reasons": dict(Counter(flag for flags in rows["flags"].to_list() for flag in flags).most_common()),
             "calls": asked.calls,
@@ -190,6 +198,14 @@ def _todo(
         left=open_studies.height,
     )
     return open_studies.head(config.limit) if config.limit is not None else open_studies, base
+
+
+def _own(
+    folded: pl.DataFrame, studies: pl.DataFrame, endpoint: Endpoint, prompt: CleanPrompt, config: CleanConfig
+) -> pl.DataFrame:
+    """Of the rows out of the journal, the final ones of this run's studies, prompt, model and parameters."""
+    these = folded.lazy().join(studies.lazy().select(_STUDY), on=_STUDY, how="semi")
+    return _final(these, endpoint, prompt, config.retry_rejected).select(_COUNTED).collect()
 
 
 def _fold(store: Store, outcomes: Iterable[Outcome]) -> pl.DataFrame:

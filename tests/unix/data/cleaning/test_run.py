@@ -210,6 +210,23 @@ def test_a_journal_in_a_writers_hands_is_read_but_stays(tmp_path: Path) -> None:
     assert not list((tmp_path / "journal" / "clean").glob("*.jsonl"))
 
 
+def test_on_an_object_store_each_flush_is_an_object(tmp_path: Path) -> None:
+    local = Store(tmp_path)
+    fill(local, [report(0), report(1)])
+    clean(CleanConfig(store=local.uri))
+    first, second = module.outcomes_of(rows(local)).values()
+    remote = Store("memory://a-bucket/store")
+    writer = Journal(remote)
+    for outcome in (first, second):
+        writer.add(outcome)
+        writer.flush()
+    reader = Journal(remote)
+    assert reader.replay() == ([first, second], [])
+    reader.discard()
+    assert Journal(remote).replay() == ([], [])
+    writer.discard()  # whose objects have gone already
+
+
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     fill(store, [report(0), report(0), report(1)])
