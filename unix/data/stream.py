@@ -133,7 +133,7 @@ class ShardReader:
         self.manifest: Manifest = self._manifest(release)
         self.fingerprint = self.manifest.fingerprint(self.split)
         self.skipped: Counter[int] = Counter()
-        """Global index of each damaged sample that was left out -> how often."""
+        """Global index of each damaged sample that was left out -> how often it was met, by workers ahead too."""
         self._skip = on_corrupt == "skip"
         entries = self.manifest.split_shards(self.split)
         self._shards = [ShardFile(self._storage, entry) for entry in entries]
