@@ -69,6 +69,7 @@ _RADIOGRAPHY = re.compile(r"\bradiograph|x-?\s?ray|\b(?:PA|AP)\b|\bCXR\b|\bporta
 _DEVICES = ("Support Devices",)
 """An observation where it is one: the lexicon's other words for devices name equipment too."""
 _PRIOR = "prior_reference"
+_CONJUNCTION = re.compile(r"^(?:and|or|but)\s+", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"(?:[,;]\s*)?\b(?:but|however|while|whereas|although|though|with)\b[,\s]*|[,;]\s+")
 _PROSE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|by|you|your|we|our|i|this|that|these|please|will|with|to|for|at|on|of"
@@ -296,7 +297,7 @@ class _Cleaner:
 
     def _current_part(self, sentence: str) -> str:
         """The clauses of a sentence that speak of now, beside one that only tells what is no longer there."""
-        clauses = [clause for clause in _CLAUSE_END.split(sentence) if clause]
+        clauses = [_CONJUNCTION.sub("", clause) for clause in _CLAUSE_END.split(sentence) if clause]
         kept = [clause for clause in clauses if self._category(clause) is None and self._says_something(clause)]
         return ", ".join(kept)
 
