@@ -166,7 +166,7 @@ def endpoint(
     """Serve the embedded rule cleaner as a chat endpoint."""
     from unix.data.cleaning.server import EndpointConfig, serve
 
-    serve(EndpointConfig.build(given(port=port)))
+    serve(EndpointConfig.build(given(port=port)), typer.echo)
 
 
 def guard(

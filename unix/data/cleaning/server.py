@@ -5,6 +5,7 @@ the categories to remove from the answer schema; the other messages mean nothing
 """
 
 import json
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from unix.config import Config
 from unix.data.cleaning.answer import answer_json
 from unix.data.cleaning.prompt import PRIOR_REFERENCE, categories_of, unwrap_report
 from unix.data.cleaning.rules import clean_report
+from unix.errors import ConfigError
 
 MODEL = "rules-1"
 """The name under which the rule cleaner answers. It changes whenever the rules do."""
@@ -53,11 +55,26 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def serve(config: EndpointConfig) -> None:
-    """Serve the application on 127.0.0.1 until interrupted."""
+def serve(config: EndpointConfig, announce: Callable[[str], None]) -> None:
+    """Serve the application on 127.0.0.1 until interrupted; `announce` is told the base URL once it listens.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
     import uvicorn
 
-    uvicorn.run(app, host="127.0.0.1", port=config.port, log_level="warning", access_log=False)  # pyright: ignore[reportArgumentType]
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", config.port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on port {config.port} ({error.strerror}); choose another --port"
+            ) from None
+        listener.listen()
+        announce(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        settings = uvicorn.Config(app, log_level="warning", access_log=False)  # pyright: ignore[reportArgumentType]
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def _complete(body: bytes) -> tuple[int, dict[str, Any]]:
