@@ -353,8 +353,8 @@ def label_gained(pair: Pair) -> bool:
 def finding_lost(pair: Pair) -> bool:
     """A sentence with an affirmed or suspected finding went, or lost it.
 
-    Why the study was asked for may name a finding. Who was told of one is noise where the finding stands elsewhere, and
-    who was told of a tube or line where it does not say where that ends.
+    Why the study was asked for may name a finding. Who was told of one is noise where the finding stands elsewhere. Who
+    was told of a tube or line, and which view was made after it was placed, is noise unless it says where that ends.
     """
     kept = {name for mention in pair.kept_mentions if mention.value != NEGATIVE for name in mention.classes}
     for loss in pair.losses:
@@ -362,12 +362,13 @@ def finding_lost(pair: Pair) -> bool:
         if not raised or _is_request(loss.origin.text):
             continue
         told = _vocabulary().told.search(loss.words) is not None
-        topic = told and _vocabulary().ends.search(loss.words) is None
+        occasion = told or (_TECHNIQUE.search(loss.origin.text) is not None and _is_noise(loss.words))
+        occasion = occasion and _vocabulary().ends.search(loss.words) is None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
             elsewhere = told and kept.issuperset(mention.classes)
-            device_as_topic = topic and set(mention.classes) == {"Support Devices"}
-            if mention.phrase not in left and not elsewhere and not device_as_topic:
+            device = set(mention.classes) == {"Support Devices"}
+            if mention.phrase not in left and not elsewhere and not (device and occasion):
                 return True
     return False
 
@@ -405,6 +406,11 @@ _REQUEST = re.compile(
     r"|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
     re.IGNORECASE,
 )
+_TECHNIQUE = re.compile(
+    r"^\W*(?:an? |the )?(?:portable|single|frontal|lateral|ap|pa|upright|supine|semi\w*|bedside|chest|repeat|views?)\b"
+    r"[^.]*\b(?:views?|radiographs?|films?|x-?rays?|images?)\b",
+    re.IGNORECASE,
+)
 _HISTORY = re.compile(
     r"\byears?[- ]old\b|\b(?:history of|patient with)\b"
     r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
@@ -438,6 +444,12 @@ def _pattern_guard(expression: str, flags: int = re.IGNORECASE) -> Callable[[Pai
     return lambda pair: compiled.search(pair.text) is not None
 
 
+def _new_pattern_guard(expression: str) -> Callable[[Pair], bool]:
+    """As `_pattern_guard`, for what a report may hold itself: only what the raw text does not have counts."""
+    compiled = re.compile(expression, re.IGNORECASE | re.MULTILINE)
+    return lambda pair: any(match[0].strip() not in pair.raw for match in compiled.finditer(pair.text))
+
+
 deidentification_left = _pattern_guard(r"_{2,}|\bX{3,}\b|\[\*\*|\*\*\]", 0)
 notification_left = _pattern_guard(
     r"\b(?:discussed|communicated|relayed|conveyed) (?:with|to|by|at)\b"
@@ -449,12 +461,11 @@ date_left = _pattern_guard(
     r"|\b(?:january|february|april|june|july|august|september|october|november|december)\s+\d"
 )
 name_left = _pattern_guard(r"\b[Dd]rs?\.\s*(?:[A-Z_]|$)|\bM\.?D\.?(?=[\s,.)]|$)|\bMrs?\.\s+[A-Z]", 0)
-chat_left = _pattern_guard(
+chat_left = _new_pattern_guard(
     r"```|\*\*\w|^#{1,6} |^\s*[-*] \w|\bas an ai\b|\b(?:here is|here's) the\b"
-    r"|\bcleaned (?:report|version|text)\b|^sure[,!]|\bi (?:have )?removed\b|\bi hope\b",
-    re.IGNORECASE | re.MULTILINE,
+    r"|\bcleaned (?:report|version|text)\b|^sure[,!]|\bi (?:have )?removed\b|\bi hope\b"
 )
-prompt_leaked = _pattern_guard(
+prompt_leaked = _new_pattern_guard(
     r"</?report>|\"(?:findings|impression|removed|category)\"|\bjson\b|\bprior_reference\b|\bdeidentification\b"
     r"|\b(?:findings|impression) section of (?:the|a) report\b|\byou clean radiology\b"
 )

@@ -68,7 +68,9 @@ def guard_file(config: GuardFileConfig) -> GuardFileSummary:
     )
 
 
-_SECTIONS = re.compile(r"\s*(?:FINDINGS:\s*(?P<findings>.*?))?\s*(?:\bIMPRESSION:\s*(?P<impression>.*))?", re.DOTALL)
+_SECTIONS = re.compile(
+    r"\s*(?:FINDINGS:\s*(?P<findings>.*?))?\s*(?:\bIMPRESSION:\s*(?P<impression>.*))?", re.DOTALL | re.IGNORECASE
+)
 
 
 def _report(text: str) -> CleanedReport:

@@ -30,6 +30,10 @@ FAULTS = [
     ("finding_lost", "The heart is mildly enlarged.", "", Status.FLAGGED),
     ("finding_lost", "The small left pleural effusion is unchanged. ", "", Status.FLAGGED),
     ("uncertainty_changed", "Possible edema.", "Edema.", Status.FLAGGED),
+    ("numbers_changed", "2.3 cm", "2.3 mm", Status.REJECTED),
+    ("negation_flipped", "No pneumothorax.", "Left pneumothorax.", Status.REJECTED),
+    ("label_gained", "Possible edema.", "Possible edema. Pneumonia.", Status.REJECTED),
+    ("reworded", "No pneumothorax.", "No nodule.", Status.FLAGGED),
     ("number_lost", "a 2.3 cm nodule", "a nodule", Status.FLAGGED),
     ("laterality_lost", "small left pleural", "small pleural", Status.FLAGGED),
     ("reworded", "nodule in the right upper lobe", "right upper lobe nodule in the", Status.FLAGGED),
@@ -72,3 +76,94 @@ def test_references_to_priors_are_flagged_where_the_prompt_asks_them_out() -> No
 def test_every_guard_has_a_name_of_its_own_and_words_for_a_model() -> None:
     assert len({guard.name for guard in GUARDS}) == len(GUARDS)
     assert explain([guard.name for guard in GUARDS]).count(".") >= len(GUARDS)
+
+
+def flags(raw: str, findings: str, impression: str = "") -> tuple[str, ...]:
+    return judge(Pair(raw, CleanedReport(findings, impression))).flags
+
+
+def test_a_number_in_words_is_a_number() -> None:
+    raw = "There are two nodules. Fracture of the fifth rib. Three old scars."
+    assert "numbers_changed" in flags(raw, "There are three nodules. Fracture of the fifth rib. Three old scars.")
+    assert "numbers_changed" in flags(raw, "There are two nodules. Fracture of the sixth rib. Three old scars.")
+
+
+def test_sides_exchanged_between_sentences_are_changed() -> None:
+    raw = "Left basilar atelectasis. Small right effusion. The right apex is clear."
+    assert flags(raw, raw) == ()
+    assert "laterality_changed" in flags(raw, raw.replace("Left b", "Right b").replace("right e", "left e"))
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["There is a small hiatal hernia.", "Degenerative changes of the spine.", "Old granulomatous disease is present."],
+)
+def test_what_no_label_names_may_not_go_either(lost: str) -> None:
+    assert "content_lost" in flags(f"The lungs are clear. {lost} No effusion.", "The lungs are clear. No effusion.")
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "Portable view of the chest after line placement.",
+        "Comparison is made to the radiograph of ___.",
+        "Left effusion was discussed with Dr. ___ at 4 pm.",
+        "Evaluate for pneumonia.",
+        "___-year-old man with a history of lung cancer.",
+        "Thank you.",
+    ],
+)
+def test_noise_may_go(noise: str) -> None:
+    clean = "There is a small left effusion. No pneumothorax."
+    assert flags(f"{noise} {clean}", clean) == ()
+    assert flags(f" FINDINGS: There is a small left effusion. {noise}\n No pneumothorax.\n", clean) == ()
+
+
+def test_a_finding_told_to_somebody_stays_where_nothing_else_says_it() -> None:
+    raw = "The lungs are clear. Findings of pneumothorax were called to Dr. ___."
+    assert "finding_lost" in flags(raw, "The lungs are clear.")
+
+
+def test_an_earlier_study_is_no_excuse_for_a_lost_finding() -> None:
+    raw = "Compared to the prior study there is a new left effusion. The heart is normal."
+    assert "finding_lost" in flags(raw, "The heart is normal.")
+    raw = "The previously noted hiatal hernia is unchanged. The heart is normal."
+    assert "content_lost" in flags(raw, "The heart is normal.")
+
+
+def test_a_finding_of_both_sections_stays_in_both() -> None:
+    raw = " FINDINGS: The heart is normal. Small left effusion.\n IMPRESSION: Small left effusion. No edema.\n"
+    assert flags(raw, "The heart is normal. Small left effusion.", "Small left effusion. No edema.") == ()
+    assert "finding_lost" in flags(raw, "The heart is normal.", "Small left effusion. No edema.")
+
+
+def test_the_same_sentence_twice_may_stand_once() -> None:
+    assert (
+        flags(" FINDINGS: Small left effusion. No edema. Small left effusion.\n", "Small left effusion. No edema.")
+        == ()
+    )
+
+
+def test_the_numbers_of_a_list_measure_nothing() -> None:
+    raw = " IMPRESSION:\n 1. Left effusion\n 2. Edema\n 3. No pneumothorax\n"
+    for cleaned in ("1. Left effusion 2. Edema 3. No pneumothorax", "Left effusion. Edema. No pneumothorax."):
+        assert flags(raw, "", cleaned) == ()
+
+
+def test_a_negation_goes_with_what_it_denied() -> None:
+    raw = "No prior study is available and the lungs are clear. The heart is normal."
+    assert flags(raw, "The lungs are clear. The heart is normal.") == ()
+    assert "negation_flipped" in flags("There is no focal consolidation.", "There is consolidation.")
+
+
+def test_a_reports_own_bullets_are_no_markup() -> None:
+    raw = " IMPRESSION:\n - Left effusion.\n - No edema.\n"
+    assert flags(raw, "", "- Left effusion.\n- No edema.") == ()
+    assert "chat_left" in flags(" IMPRESSION: Left effusion.\n", "", "- Left effusion.")
+
+
+def test_findings_without_headers_are_judged_alike() -> None:
+    text = f"{FINDINGS} {IMPRESSION}"
+    assert flags(text, text) == ()
+    for name, old, new, _ in FAULTS:
+        assert judge(Pair(text, CleanedReport(text.replace(old, new, 1), ""))).status is not Status.ACCEPTED, name

@@ -32,3 +32,12 @@ def test_a_column_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("raw,clean,verdict\na,b,c\n")
     with pytest.raises(ConfigError, match="verdict"):
         guard_file(config(tmp_path))
+
+
+def test_raw_texts_without_headers_and_headers_in_any_case_are_read(tmp_path: Path) -> None:
+    raw = "There is a small left effusion. No pneumothorax. Comparison: ___."
+    clean = "There is a small left effusion. No pneumothorax."
+    cleans = [clean, f"Findings: {clean}", clean.replace("No p", "P"), clean.replace("left", "right")]
+    pl.DataFrame({"raw": [raw] * 4, "clean": cleans}).write_csv(tmp_path / "in.csv")
+    assert guard_file(config(tmp_path)).accepted == 2
+    assert pl.read_csv(tmp_path / "out.csv")["verdict"].to_list() == ["accepted", "accepted", "rejected", "rejected"]
