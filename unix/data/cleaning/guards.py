@@ -278,12 +278,12 @@ def numbers_changed(pair: Pair) -> bool:
 def number_lost(pair: Pair) -> bool:
     """A measurement is gone from a sentence that stayed."""
     return any(
-        _MEASUREMENT.search(edit.origin.text) and len(_numbers(edit.sentence)) < len(_numbers(edit.origin))
+        Counter(_MEASUREMENT.findall(edit.origin.text)) - Counter(_MEASUREMENT.findall(edit.sentence.text))
         for edit in pair.edits
     )
 
 
-_MEASUREMENT = re.compile(r"\d\s*(?:mm|cm|centimet|millimet|%|x\s*\d)", re.IGNORECASE)
+_MEASUREMENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:mm|cm|centimet|millimet|%|x\s*\d)", re.IGNORECASE)
 
 
 def laterality_changed(pair: Pair) -> bool:
@@ -316,13 +316,17 @@ def negation_flipped(pair: Pair) -> bool:
 
 
 def _lost_its_negation(kept: Sequence[str], origin: Sequence[str]) -> bool:
-    """A negator is gone and what it denied stayed: `no [focal] consolidation`, yet not `no prior study, the lungs`."""
+    """A negator is gone and what it denied stayed.
+
+    `No focal consolidation` has lost it in `consolidation`, but not `no change of the consolidation`, nor `no prior
+    study, the consolidation`.
+    """
     place = 0
     cut: list[str] = []
     for word in origin:
         if place < len(kept) and word == kept[place]:
             place += 1
-            if not _NEGATORS.isdisjoint(cut) and not _is_noise(" ".join(cut)):
+            if not _NEGATORS.isdisjoint(cut) and "change" not in cut and not _is_noise(" ".join(cut)):
                 return True
             cut = []
         else:

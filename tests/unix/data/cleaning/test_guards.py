@@ -156,6 +156,12 @@ def test_a_negation_goes_with_what_it_denied() -> None:
     assert "negation_flipped" in flags("There is no focal consolidation.", "There is consolidation.")
 
 
+def test_a_time_is_no_measurement() -> None:
+    raw = "A 4 mm nodule in the left apex, seen by Dr. ___ at 4:30, is new."
+    assert flags(raw, "A 4 mm nodule in the left apex is new.") == ()
+    assert "number_lost" in flags(raw, "A nodule in the left apex is new.")
+
+
 def test_a_reports_own_bullets_are_no_markup() -> None:
     raw = " IMPRESSION:\n - Left effusion.\n - No edema.\n"
     assert flags(raw, "", "- Left effusion.\n- No edema.") == ()
