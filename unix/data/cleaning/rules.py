@@ -42,24 +42,28 @@ _LEADING = re.compile(r"^[\s,;:.)\]-]+")
 _DANGLING = re.compile(
     r"(?:[\s,;:(-]|\b(?:and|or|as|which|that|by|to|from|at|on|in|of|with|the|a|an|per|for|was|were|is|are)\b)+(?=[.\s]*$)"
 )
+# What is said of a picture with one of these words is not what the picture shows, or not now.
 _DENIAL = re.compile(
     r"\b(?:no|not|never|without|neither|nor|fails?|failed|unable|if|may|might|could|would|can|should|again|longer"
     r"|prior|previous|previously|earlier|old|older|last|outside|comparison|compared|yesterday"
     r"|recommend\w*|advis\w+|suggest\w*|consider\w*|to (?:show|document|confirm|demonstrate|reveal|depict))\b|n't\b",
     re.IGNORECASE,
 )
+# Another modality is advised or compared with, not reported.
 _ADVICE = re.compile(
     r"\b(?:recommend\w*|advis\w+|could|would|should|may|might|suggest\w*|consider\w*|further|warrant\w*|if"
     r"|correlat\w+|better|compar\w+|prior|previous\w*)\b",
     re.IGNORECASE,
 )
+# A few words without a verb of their own: what was told of, when the telling is gone.
 _TOPIC = re.compile(
-    r"^\W*(?!no\b|without\b)(?:(?:the|these|this|those|above|presence|possibility|findings?|results?|critical|of|a|an|new|concern(?:ing)?"
-    r"|for|regarding|about|diagnosis|suspected|possible|abnormal)\s+)*(?:\S+\s+){0,4}\S*$",
+    r"^\W*(?!no\b|without\b)(?:(?:the|these|this|those|above|presence|possibility|findings?|results?|critical|of|an?|new"
+    r"|concern(?:ing)?|for|regarding|about|diagnosis|suspected|possible|abnormal)\s+)*(?:\S+\s+){0,4}\S*$",
     re.IGNORECASE,
 )
 _TOLD = frozenset({"notification", "signature", "dictation"})
 """Where what cannot be taken out of a sentence is only the topic of what was told."""
+# Words that point at the picture.
 _DEIXIS = re.compile(
     r"\b(?:radiographs?|x-?\s?rays?|cxrs?|films?|there (?:is|are|was|were)"
     r"|(?:is|are) (?:seen|noted|present|visible|identified))\b"
@@ -71,6 +75,7 @@ _DEVICES = ("Support Devices",)
 _PRIOR = "prior_reference"
 _CONJUNCTION = re.compile(r"^(?:and|or|but)\s+", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"(?:[,;]\s*)?\b(?:but|however|while|whereas|although|though|with)\b[,\s]*|[,;]\s+")
+# A sentence without these only names something.
 _PROSE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|by|you|your|we|our|i|this|that|these|please|will|with|to|for|at|on|of"
     r"|the|from|and|as|not|an?)\b|_{2,}|\bX{3,}\b|:",
@@ -196,16 +201,16 @@ class _Cleaner:
     def clean_sentence(self, sentence: str) -> str:
         """What stays of a sentence; "" for nothing."""
         sentence = _DOUBLE_STOP.sub(".", sentence)
-        text = self._parts_to_keep(self._without_lead(sentence))
-        category = self._telling(text)
+        said = text = self._parts_to_keep(self._without_lead(sentence))
+        category = self._telling(said)
         if category is not None:
-            text = self._rescued(text, category)
+            text = self._rescued(said, category)
         else:
-            category = self._topic(sentence) or self._category(text)
+            category = self._topic(sentence) or self._category(said)
             if category is not None:
-                text = self._current_part(text) if category == _PRIOR else ""
+                text = self._current_part(said) if category == _PRIOR else ""
         if category is not None and not text:
-            self.remove(sentence, category)
+            self.remove(said, category)
             return ""
         for rule in self._spans:
             text = rule.expression.sub(lambda match, category=rule.category: self._take(match, category), text)
@@ -379,6 +384,11 @@ def _cleaned_alone(
     cleaner = _Cleaner("", remove_priors, is_tomography)
     cleaned = cleaner.clean_sentence(sentence)
     return None if cleaner.depends_on_text else (cleaned, tuple(cleaner.removed))
+
+
+def forget_sentences() -> None:
+    """Forget how sentences were cleaned; only a measurement needs it."""
+    _cleaned_alone.cache_clear()
 
 
 def _is_tomography(report: str) -> bool:
