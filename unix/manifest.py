@@ -8,6 +8,7 @@ rewritten. A later release names its parent, the shards it adds and the samples 
 import functools
 import os
 import subprocess
+import uuid
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -162,7 +163,7 @@ def check_counts(manifest: Manifest) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write aside, flush to disk, rename: readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with aside.open("wb") as file:
         file.write(content)
         file.flush()

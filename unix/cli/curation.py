@@ -229,6 +229,9 @@ def build(
     prompt: PromptOption = None,
     model: ModelOption = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="processes, or ray: a cluster whose nodes share the folders.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Write the shard sets that training streams."""
@@ -236,7 +239,9 @@ def build(
         return
     from unix.data.shards import ShardsConfig, build_shards
 
-    options = given(store=store, sets=_names(sets), out=out, prompt_version=prompt, model=model, workers=workers)
+    options = given(
+        store=store, sets=_names(sets), out=out, prompt_version=prompt, model=model, workers=workers, engine=engine
+    )
     present(build_shards(ShardsConfig.build(options)), json)
 
 

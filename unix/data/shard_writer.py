@@ -7,6 +7,7 @@ shard has the same ones.
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: Split, number: int, members: tuple[str, ...]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._split, self._file = folder, split, shard_file(split, number)
-        self._aside = folder / f".{self._file}.{os.getpid()}.tmp"
+        self._aside = folder / f".{self._file}.{uuid.uuid4().hex}.tmp"  # a lost node's task may still be writing
         self._tar = self._aside.open("wb")
         self._sha256 = hashlib.sha256()
         self._position = 0

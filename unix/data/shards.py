@@ -1,4 +1,4 @@
-"""The job that turns splits into shard sets: plan, write partitions in parallel processes, publish manifests last.
+"""The job that turns splits into shard sets: plan, write partitions in parallel, publish manifests last.
 
 A build that is killed goes on where it stopped, and ends with the same bytes; so does one with another number of
 processes. A build with nothing new to do writes nothing. The three steps are public, so that an orchestrator can run
@@ -6,12 +6,8 @@ the partitions elsewhere.
 """
 
 import fcntl
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +15,8 @@ from pydantic import Field
 
 from unix.config import Config, json_digest
 from unix.data.approved import pin_cleaning
-from unix.data.partition import IMAGE_MEMBERS, Exclusion, PartitionResult, read_result, write_partition
+from unix.data.partition import IMAGE_MEMBERS, Exclusion, PartitionResult, read_result
+from unix.data.shard_engines import EngineName, write_partitions
 from unix.data.shard_index import index_file
 from unix.data.shard_plan import (
     BUILD_FOLDER,
@@ -63,7 +60,11 @@ class ShardsConfig(Config):
     samples_per_shard: int = Field(default=1000, ge=1)
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     workers: int | None = Field(default=None, ge=1)
-    """Processes; None: one per core that this process may use. Results do not depend on it."""
+    """Partitions at a time; None: one per core that this process, or the Ray cluster, may use."""
+    engine: EngineName = "processes"
+    """Where partitions are written; "ray": as tasks of a Ray cluster whose nodes share the folders. Neither this nor
+    `workers` changes a byte.
+    """
 
     @property
     def out_folder(self) -> Path:
@@ -79,7 +80,7 @@ class ShardsConfig(Config):
 
     def content_digest(self) -> str:
         """Digest of the settings that decide what the sets hold."""
-        return json_digest(self.model_dump(mode="json", exclude={"store", "out", "workers"}))
+        return json_digest(self.model_dump(mode="json", exclude={"store", "out", "workers", "engine"}))
 
 
 class SetSummary(Config):
@@ -188,25 +189,9 @@ def publish_shards(config: ShardsConfig, plan: BuildPlan) -> ShardsSummary:
 
 def _write_partitions(config: ShardsConfig, plan: BuildPlan) -> None:
     out = config.out_folder
-    arguments = [(out / BUILD_FOLDER, out, partition, plan.specs, config.jpeg_quality) for partition in plan.partitions]
-    workers = min(config.workers or len(os.sched_getaffinity(0)), len(arguments))
+    work = [(out / BUILD_FOLDER, out, partition, plan.specs, config.jpeg_quality) for partition in plan.partitions]
     with Progress("shards: images", sum(partition.num_images for partition in plan.partitions)) as progress:
-        if workers <= 1:
-            for each in arguments:
-                progress.advance(write_partition(*each))
-            return
-        # Not forked: neither the store nor threads of the parent survive a fork.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        try:
-            for done in as_completed([pool.submit(write_partition, *each) for each in arguments]):
-                progress.advance(done.result())
-        except BrokenProcessPool as error:
-            raise ShardError(
-                f"a process that wrote shards below {out} died (out of memory?); finished partitions are kept: "
-                "run it again, with fewer workers if it was memory"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        write_partitions(config.engine, work, config.workers, progress)
 
 
 def _release(

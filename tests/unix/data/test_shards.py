@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from unix.data import shard_engines
 from unix.data import shards as shards_module
 from unix.data.shards import ShardsConfig, build_shards, plan_shards, publish_shards, verify_shards
 from unix.data.splits import SplitsConfig, build_splits
@@ -127,8 +129,9 @@ def test_an_unchanged_rerun_changes_no_byte_and_decodes_nothing(curated: Any) ->
 
 
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> Callable[[], None]:
-    """Make `shards.<name>` fail after some calls; returns what undoes it."""
-    original = getattr(shards_module, name)
+    """Make a function that the build calls fail after some calls; returns what undoes it."""
+    module = shard_engines if name == "write_partition" else shards_module
+    original = getattr(module, name)
     made = 0
 
     def wrapped(*arguments: Any) -> Any:
@@ -138,8 +141,8 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) ->
         made += 1
         return original(*arguments)
 
-    monkeypatch.setattr(shards_module, name, wrapped)
-    return lambda: monkeypatch.setattr(shards_module, name, original)
+    monkeypatch.setattr(module, name, wrapped)
+    return lambda: monkeypatch.setattr(module, name, original)
 
 
 @pytest.mark.parametrize(
@@ -197,27 +200,91 @@ def test_an_unfinished_build_of_other_inputs_is_dropped(
 
 
 @pytest.mark.slow
-def test_a_build_killed_again_and_again_ends_with_the_same_bytes(curated: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_killed_ten_times_ends_with_the_same_bytes(curated: Any, tmp_path: Path, workers: int) -> None:
     uri = fill(curated, range(120))
     build_shards(config(uri, tmp_path / "undisturbed"))
-    disturbed = config(uri, tmp_path / "disturbed", workers=2)
-    code = (
+    disturbed = config(uri, tmp_path / "disturbed", workers=workers)
+    script = tmp_path / "build.py"
+    script.write_text(
         "import sys; from unix.data.shards import ShardsConfig, build_shards\n"
         "if __name__ == '__main__': build_shards(ShardsConfig.model_validate_json(sys.argv[1]))"
     )
-    script = tmp_path / "build.py"
-    script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    generator = np.random.default_rng(0)
-    for _ in range(5):
-        process = subprocess.Popen(
-            [sys.executable, script, disturbed.model_dump_json()], env=environment, start_new_session=True
-        )
-        time.sleep(float(generator.uniform(1.0, 4.0)))
+    generator = np.random.default_rng(workers)
+    # The build has 31 partitions; each kill comes at a random moment after so many of them are done.
+    for num_done in sorted(generator.choice(24, 10, replace=False).tolist()):
+        process = subprocess.Popen([sys.executable, script, disturbed.model_dump_json()], start_new_session=True)
+        while num_results(disturbed.out_folder) < num_done:
+            assert process.poll() is None, "the build ended before it was killed"
+            time.sleep(0.002)
+        time.sleep(float(generator.uniform(0, 0.05)))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     build_shards(disturbed)
     assert files_below(tmp_path / "disturbed") == files_below(tmp_path / "undisturbed")
+
+
+def num_results(out: Path) -> int:
+    """Finished partitions of an unfinished build."""
+    return len(list((out / ".build").glob("*.result.json")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_that_loses_a_node_writes_the_same_bytes(
+    curated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    uri = fill(curated, range(120))
+    build_shards(config(uri, tmp_path / "alone"))
+    on_ray = config(uri, tmp_path / "ray", engine="ray", workers=None)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    lost: list[int] = []
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+
+        def lose_a_node() -> None:
+            while num_results(on_ray.out_folder) < 6:
+                time.sleep(0.01)
+            cluster.remove_node(second, allow_graceful=False)
+            lost.append(num_results(on_ray.out_folder))
+
+        thread = threading.Thread(target=lose_a_node)
+        thread.start()
+        build_shards(on_ray)
+        thread.join()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert files_below(tmp_path / "ray") == files_below(tmp_path / "alone")
+
+
+def test_ray_that_is_not_installed_is_a_clear_error(curated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'unix-cxr\[ray\]'"):
+        build_shards(config(fill(curated), engine="ray"))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_hugging_face_datasets_reads_the_shards(curated: Any, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    summary = build_shards(config(fill(curated)))
+    folder = Path(summary.out, "generation-32")
+    files = {split: str(folder / f"{split}-*.tar") for split in ("train", "test")}
+    loaded = load_dataset("webdataset", data_files=files, cache_dir=str(tmp_path / "cache"))
+    for split in ("train", "test"):
+        reader = ShardReader(folder, split)
+        expected = {s.image_id: s for s in reader.read_many(range(reader.samples))}
+        assert set(loaded[split]["__key__"]) == set(expected)
+        for row in loaded[split]:
+            sample = expected[row["__key__"]]
+            assert (row["json"]["caption"], row["json"]["labels"]) == (sample.caption, sample.labels)
+            assert np.array_equal(np.asarray(row["jpg"]), sample.image)
 
 
 def test_bad_images_are_counted_by_reason_and_tried_again_next_time(curated: Any) -> None:
@@ -254,31 +321,31 @@ def test_text_that_is_no_longer_approved_is_an_exclusion(curated: Any) -> None:
     assert (of_set.considered, of_set.samples) == (12, 10)
 
 
-def test_new_changed_and_withdrawn_studies_make_a_release_beside_untouched_tars(curated: Any) -> None:
-    uri = fill(curated)
+def test_30_new_3_changed_and_2_withdrawn_studies_make_a_release_beside_untouched_tars(curated: Any) -> None:
+    uri = fill(curated, range(40))
     first = build_shards(config(uri))
     out = Path(first.out)
-    tars = {name: content for name, content in files_below(out).items() if not name.endswith("manifest.json")}
+    before = {name: content for name, content in files_below(out).items() if "/releases/" in name or ".tar" in name}
     curated.review("s1", "edit", findings="Edited.", impression="Edited too.")
-    curated.study("s2", withdrawn=True)
+    curated.review("s9", "edit", findings="Edited as well.", impression="")
     (curated.root / "images" / "s4-0.jpg").write_bytes((curated.root / "images" / "s5-0.jpg").read_bytes() + b"..")
-    fill(curated, range(12, 15))
+    curated.study("s2", withdrawn=True)
+    curated.study("s6", withdrawn=True)
+    fill(curated, range(40, 70))
     second = build_shards(config(uri))
-    assert second.images_decoded == 5
+    assert second.images_decoded == 33
+    live = {f"s{n}-0" for n in range(70) if n % 4 != 3} - {"s2-0", "s6-0"}
     for name in SETS:
         folder = out / name
-        manifest = read_manifest(folder)
         of_set = second.sets[name]
-        assert (of_set.added_samples, of_set.superseded_samples, of_set.samples) == (5, 3, 14)
-        assert of_set.parent_release == manifest.parent_release == first.sets[name].release
-        assert "s2-0" not in keys(folder)
-        assert keys(folder) == {f"s{n}-0" for n in range(15) if n % 4 != 3} - {"s2-0"}
+        assert (of_set.added_samples, of_set.superseded_samples, of_set.samples) == (33, 5, 68)
+        assert of_set.parent_release == read_manifest(folder).parent_release == first.sets[name].release
         reader = ShardReader(folder, "train")
         samples = reader.read_many(range(reader.samples))
-        assert {s.image_id for s in samples} == keys(folder)
-        assert {s.findings for s in samples if s.image_id == "s1-0"} == {"Edited."}
+        assert Counter(s.image_id for s in samples) == Counter(live)
+        assert {s.findings for s in samples if s.image_id in {"s1-0", "s9-0"}} == {"Edited.", "Edited as well."}
     after = files_below(out)
-    assert {name: after[name] for name in tars} == tars
+    assert {name: after[name] for name in before} == before
     assert verify_shards(out).problems == ()
     assert not build_shards(config(uri)).changed
 
@@ -351,7 +418,7 @@ def test_two_builds_of_one_folder_do_not_mix(curated: Any) -> None:
 
 def test_a_dead_worker_is_one_clear_error(curated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = fill(curated)
-    monkeypatch.setattr(shards_module, "write_partition", _die)
+    monkeypatch.setattr(shard_engines, "write_partition", _die)
     with pytest.raises(ShardError, match="died"):
         build_shards(config(uri, workers=2))
 
