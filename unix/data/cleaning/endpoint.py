@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from unix.config import Config, describe, json_digest
 from unix.errors import ConfigError, PolicyError
@@ -19,6 +19,8 @@ from unix.resources import resource
 _PLAIN_ADDRESS = re.compile(
     r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII
 )
+
+_OUR_PART_OF_THE_BODY = frozenset({"model", "messages", "temperature", "max_tokens", "response_format", "stream", "n"})
 
 EMBEDDED = "embedded"
 """Name of the endpoint in this process."""
@@ -81,6 +83,13 @@ class Endpoint(Config):
     """Requests that finish one by one before the rest starts, so that the prompt's prefix is cached."""
     limits: Limits = Limits()
     price: Price | None = None
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_the_rest_alone(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        if taken := _OUR_PART_OF_THE_BODY & set(extra_body):
+            raise ValueError(f"{', '.join(sorted(taken))} cannot be set here: the client does")
+        return extra_body
 
     @property
     def embedded(self) -> bool:

@@ -113,6 +113,15 @@ def test_a_file_beside_replaces_the_packages_own(tmp_path: Path, monkeypatch: py
     assert load_endpoint("embedded").embedded
 
 
+def test_an_extra_body_cannot_change_what_is_asked_of_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "endpoints.yaml").write_text(
+        "mine: {model: a, base_url: 'http://127.0.0.1:1/v1', extra_body: {model: b, stream: true, top_p: 0.9}}\n"
+    )
+    with pytest.raises(ConfigError, match="model, stream cannot be set here"):
+        load_endpoint("mine")
+
+
 def test_a_base_url_alone_is_an_endpoint_that_needs_a_model() -> None:
     custom = load_endpoint("embedded", "http://127.0.0.1:9/v1", "m")
     assert (custom.embedded, custom.model) == (False, "m")
