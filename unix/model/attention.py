@@ -2,7 +2,8 @@
 
 Each branch's tokens stay in a tensor of their own; only keys and values meet. `BranchLayer` is the part of a layer that
 one branch owns; `DualLayer` holds both and runs them: `read` for the understanding branch alone (image block, then
-causal text), `step` for one decoded token, `draw` for a block of noised latents over a caption.
+causal text), `step` for one decoded token, `remember` for a caption's last layer, `draw` for a block of noised latents
+over a caption.
 """
 
 from contextlib import nullcontext
@@ -104,19 +105,26 @@ class DualLayer(nn.Module):
         only where there is a loss.
         """
         layer = self.understanding
+        parts = (num_image, hidden_BLE.shape[1] - num_image)
         normed = layer.normalise(hidden_BLE)
         kv = layer.project_key_value(normed)
-        kv = KeyValue(torch.cat([kv.key[:, :, :num_image], rotary(kv.key[:, :, num_image:])], dim=2), kv.value)
+        key_image, key_text = kv.key.split(parts, dim=2)
+        value_image, value_text = kv.value.split(parts, dim=2)
+        kv = KeyValue(torch.cat([key_image, rotary(key_text)], dim=2), torch.cat([value_image, value_text], dim=2))
         if rows_BL is None:
-            query = layer.project_query(normed)
-            text = attend(rotary(query[:, :, num_image:]), kv, text_mask, causal=num_image == 0)
+            query_image, query_text = layer.project_query(normed).split(parts, dim=2)
+            text = attend(rotary(query_text), kv, text_mask, causal=num_image == 0)
             if num_image:
-                own = KeyValue(kv.key[:, :, :num_image], kv.value[:, :, :num_image])
-                text = torch.cat([attend(query[:, :, :num_image], own), text], dim=1)
+                text = torch.cat([attend(query_image, KeyValue(key_image, value_image)), text], dim=1)
             return layer.finish(hidden_BLE, text), kv
         query = rotary(layer.project_query(normed[:, num_image:]))
         text = attend(query, kv, text_mask, causal=num_image == 0)
         return layer.finish(hidden_BLE[:, num_image:][rows_BL], text[rows_BL]), kv
+
+    def remember(self, hidden_BLE: Tensor, rotary: Rotary) -> KeyValue:
+        """Keys and values of a caption alone: all that anybody asks of its last layer."""
+        kv = self.understanding.project_key_value(self.understanding.normalise(hidden_BLE))
+        return KeyValue(rotary(kv.key), kv.value)
 
     def step(self, hidden_B1E: Tensor, rotary: Rotary, past: KeyValue, column: int, mask: Tensor | None) -> Tensor:
         """One decoded token of the understanding branch; its key and value are written into `past` at `column`."""
@@ -151,12 +159,11 @@ class DualLayer(nn.Module):
         latents_kv = self.generation.project_key_value(latents_normed)
         parts = ([caption] if caption is not None else []) + [edges_kv, latents_kv]
         kv = KeyValue(torch.cat([part.key for part in parts], dim=2), torch.cat([part.value for part in parts], dim=2))
-        latents_query = self.generation.project_query(latents_normed)
+        # two calls, since the frozen branch's two rows want no derivative, and one call would copy the many others
+        attended = attend(self.generation.project_query(latents_normed), kv, mask)
+        latents_BTE = self.generation.finish(latents_BTE, attended)
         if last:
-            return edges_B2E, self.generation.finish(latents_BTE, attend(latents_query, kv, mask))
+            return edges_B2E, latents_BTE
         with frozen():
-            edges_query = self.understanding.project_query(edges_normed)
-        attended = attend(torch.cat([edges_query, latents_query], dim=2), kv, mask)
-        with frozen():
-            edges_B2E = self.understanding.finish(edges_B2E, attended[:, :2])
-        return edges_B2E, self.generation.finish(latents_BTE, attended[:, 2:])
+            attended = attend(self.understanding.project_query(edges_normed), kv, mask)
+            return self.understanding.finish(edges_B2E, attended), latents_BTE

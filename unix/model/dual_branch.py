@@ -263,9 +263,11 @@ class DualBranch(nn.Module):
         rotary = self.rotary(column - length_B[:, None])
         hidden = self.embedding(caption_ids_BL)
         cache: list[KeyValue] = []
-        for layer in self.layers:
+        *others, last = self.layers
+        for layer in others:
             hidden, kv = layer.read(hidden, 0, rotary, None)
             cache.append(kv)
+        cache.append(last.remember(hidden, rotary))
         # asking costs a synchronisation on an accelerator, more than the mask it saves
         complete = visible_BL.device.type == "cpu" and bool(visible_BL.all())
         return CaptionPrefix(tuple(cache), None if complete else visible_BL)

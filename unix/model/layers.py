@@ -4,9 +4,11 @@ Shape legend: see `unix.batch`.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 TIME_CHANNELS = 256
@@ -23,6 +25,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` [..., width]; the dtype is kept."""
+        if _in_few_passes(x):
+            return _RMSNormInFewPasses.apply(x, self.weight, self.epsilon)  # pyright: ignore[reportReturnType]: untyped
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
         return (wide * scale).to(x.dtype) * self.weight
@@ -39,7 +43,55 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        return self.down(functional.silu(self.gate(x)) * self.up(x))
+        gate, up = self.gate(x), self.up(x)
+        gated = _GateInFewPasses.apply(gate, up) if _in_few_passes(gate) else functional.silu(gate) * up
+        return self.down(gated)
+
+
+def _in_few_passes(x: Tensor) -> bool:
+    """Whether to use the hand-written derivatives below.
+
+    Between matrix multiplications that run at full speed, what such a formula costs on a CPU is its passes over memory,
+    of which automatic differentiation makes more than twice as many. A compiler or a GPU's own kernels fuse them.
+    """
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
+class _RMSNormInFewPasses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        scale = mean_square.add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, scale, weight)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # LayerNorm's derivative with the mean set to zero, in torch's one fused pass; its term for the mean is undone
+        x, scale, weight = ctx.saved_tensors
+        zero = torch.zeros_like(scale)
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, weight.shape, zero, scale, weight, weight, [True, True, False]
+        )
+        return grad_x.add_((grad @ weight).unsqueeze(-1).mul_(scale).div_(x.shape[-1])), grad_weight, None
+
+
+class _GateInFewPasses(torch.autograd.Function):
+    """silu(gate) * up, with silu(gate) computed again in the backward pass rather than kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gate, up = ctx.saved_tensors
+        grad_gate = grad * up
+        torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
+        return grad_gate, functional.silu(gate).mul_(grad)
 
 
 class TimeEmbedding(nn.Module):

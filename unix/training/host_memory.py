@@ -9,8 +9,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for its next allocation, where the C library is glibc.
 
-    A step frees tensors of many megabytes and asks for the same again moments later. glibc gives such blocks back to the
-    kernel at once, and then every page of the next one is faulted in and zeroed anew: up to a quarter of the step's
+    A step frees tensors of many megabytes and asks for the same again moments later. glibc gives such blocks back to
+    the kernel at once, and then every page of the next one is faulted in and zeroed anew: up to a quarter of the step's
     time. What the process holds at most stays the same.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -29,7 +29,7 @@ from unix.model.dual_branch import DualBranch
 
 STATE_FOLDER = "training_state"
 _MODEL_METHODS = ("understanding", "generation", "velocity", "caption_prefix")
-_LAYER_METHODS = ("read", "draw", "step")
+_LAYER_METHODS = ("read", "remember", "draw", "step")
 
 
 def shard(model: DualBranch, world: int, device: torch.device, precision: torch.dtype, cpu_offload: bool) -> None:

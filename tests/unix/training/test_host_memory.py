@@ -10,16 +10,20 @@ import resource, sys
 import torch
 from unix.training.host_memory import keep_freed_memory
 
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    gate = torch.empty(10_000_000).fill_(1)
+    gated = gate * 2
+    del gate
+    gated * 2
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
-torch.ones(16 << 20)
-before = faults()
-for _ in range(4):
-    torch.ones(16 << 20)
-print(faults() - before)
+for _ in range(12):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -29,5 +33,5 @@ def test_freed_memory_is_used_again() -> None:
         choice: int(subprocess.run([sys.executable, "-c", SCRIPT, choice], capture_output=True, check=True).stdout)
         for choice in ("keep", "give back")
     }
-    assert faults["give back"] > 100
-    assert faults["keep"] < 100
+    assert faults["give back"] > 10_000
+    assert faults["keep"] < 1_000
