@@ -331,7 +331,8 @@ class ChatClient:
         cost = price.cost(prompt_tokens, cached, completion_tokens, datetime.now(UTC)) if price is not None else 0.0
         latency = (time.monotonic() - started) * 1e3
         usage = Usage(prompt_tokens, completion_tokens, cached, cost, latency, 1)
-        return content, finish if finish in _FINISH_REASONS else "unknown", usage
+        known = isinstance(finish, str) and finish in _FINISH_REASONS
+        return content, finish if known else "unknown", usage
 
     def _worst_cost(self, characters: int) -> float:
         """Dollars for one request if none of it is cached, each character a token and the answer the longest."""

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import json
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -138,6 +140,29 @@ def test_an_interrupt_ends_waits_at_once_and_a_report_without_an_answer_stays_op
     assert {status.status for status in asked.outcomes} == {Status.ACCEPTED}
     assert 1 <= len(asked.outcomes) < 200
     assert not any("A 3 mm" in outcome.findings for outcome in asked.outcomes)
+
+
+def test_progress_says_what_an_operator_wants_to_know_and_no_text(
+    ask: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("unix.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    caplog.set_level(logging.INFO, logger="unix")
+    seen: list[int] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        seen.append(1)
+        if len(seen) == 1:
+            return httpx2.Response(429, headers={"retry-after": "0"})
+        response = answer(request, tokens=1000)
+        body = json.loads(response.content)
+        body["usage"].update(prompt_cache_hit_tokens=5)
+        return httpx2.Response(200, json=body)
+
+    ask(handle, texts=4, price=PRICE)
+    line = next(message for message in caplog.messages if message.startswith("clean: 2/4"))
+    assert re.search(r"in flight of \d+, 1 x 429, cache 50%, 0\.00\d0 USD, 0\.00\d0 to go$", line)
+    assert "nodule" not in caplog.text
 
 
 def test_answers_move_from_the_journal_into_the_table_while_the_run_goes_on(

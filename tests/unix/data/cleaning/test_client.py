@@ -18,6 +18,10 @@ ANSWER = json.dumps({"findings": "Clear.", "impression": "", "removed": []})
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
+def whole(content: object = ANSWER, finish: object = "stop", usage: object = None) -> dict[str, object]:
+    return {"choices": [{"finish_reason": finish, "message": {"content": content}}], "usage": usage}
+
+
 def completion(content: str = ANSWER, finish: str = "stop", prefix: str = "") -> httpx2.Response:
     body = {
         "choices": [{"finish_reason": finish, "message": {"content": content}}],
@@ -62,6 +66,12 @@ FAULTS: list[httpx2.Response | Exception] = [
     completion('{"findings": "Clear."}'),
     httpx2.Response(200, content=b""),
     httpx2.Response(200, content=b"not json"),
+    httpx2.Response(200, content=b"[" * 100_000),
+    *(httpx2.Response(200, json=whole(usage=usage)) for usage in ([1], "x", {"prompt_tokens": "10"})),
+    *(httpx2.Response(200, json=whole(usage={name: -1})) for name in ("prompt_tokens", "completion_tokens")),
+    *(httpx2.Response(200, json=whole(content=content)) for content in (None, ["text"], {"text": ANSWER})),
+    httpx2.Response(200, json={"choices": []}),
+    httpx2.Response(200, json=["choices"]),
     httpx2.ReadTimeout("slow"),
     httpx2.ConnectError("reset"),
 ]
@@ -79,6 +89,26 @@ def test_a_lasting_fault_ends_with_its_reason(monkeypatch: pytest.MonkeyPatch) -
     reply, _ = ask(monkeypatch, *[completion(finish="length") for _ in range(4)])
     assert (reply.answer, reply.failure, reply.usage.attempts) == (None, "finish_reason length", 4)
     assert reply.usage.prompt_tokens == 40
+
+
+def test_a_reason_is_never_the_endpoints_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reasons reach tables, summaries and Prefect; an endpoint could put report text there."""
+    for finish in ("Clear lungs.", None, 7, ["stop"]):
+        reply, _ = ask(monkeypatch, *[httpx2.Response(200, json=whole(finish=finish)) for _ in range(4)])
+        assert reply.failure == "finish_reason unknown"
+
+
+def test_more_cached_tokens_than_tokens_cost_nothing_less_than_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = {"prompt_tokens": 10, "prompt_cache_hit_tokens": 1000}
+    reply, _ = ask(monkeypatch, httpx2.Response(200, json=whole(usage=usage)))
+    assert (reply.usage.prompt_tokens, reply.usage.cached_tokens) == (10, 10)
+
+
+def test_a_refusal_for_being_too_many_is_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [httpx2.Response(429, headers={"retry-after": "0"}) for _ in range(10)]
+    reply, seen = ask(monkeypatch, *refusals, completion())
+    assert reply.answer is not None
+    assert len(seen) == 11
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
