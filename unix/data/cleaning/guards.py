@@ -345,6 +345,14 @@ def uncertainty_changed(pair: Pair) -> bool:
     return False
 
 
+def degree_changed(pair: Pair) -> bool:
+    """A size, severity, course or certainty, `normal` or `upper`, that the sentence it comes from does not have."""
+    return any(
+        _vocabulary().degree.search(" ".join(Counter(edit.sentence.words) - Counter(edit.origin.words)))
+        for edit in pair.edits
+    )
+
+
 def label_gained(pair: Pair) -> bool:
     """A class is affirmed here that the raw findings and impression nowhere affirm or suspect."""
     if not pair.edits:
@@ -431,6 +439,7 @@ class _Vocabulary(NamedTuple):
     shows: re.Pattern[str]
     parts: re.Pattern[str]
     abnormal: re.Pattern[str]
+    degree: re.Pattern[str]
 
 
 @cache
@@ -500,6 +509,12 @@ GUARDS: tuple[Guard, ...] = (
         negation_flipped,
         Status.REJECTED,
         "A finding was affirmed that the report denies, or denied.",
+    ),
+    Guard(
+        "degree_changed",
+        degree_changed,
+        Status.REJECTED,
+        "A size, severity, course or certainty was changed.",
     ),
     Guard("label_gained", label_gained, Status.REJECTED, "A finding was affirmed that the report does not affirm."),
     Guard("prompt_leaked", prompt_leaked, Status.REJECTED, "Words of these instructions stood in the answer."),
