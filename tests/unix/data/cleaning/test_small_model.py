@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,9 +22,10 @@ import polars as pl
 import pytest
 import yaml
 
+from unix.data.cleaning import run as module
 from unix.data.cleaning.guards import Pair, judge
 from unix.data.cleaning.prompt import load_prompt
-from unix.data.cleaning.run import CleanConfig, clean
+from unix.data.cleaning.run import CleanConfig
 from unix.data.sections import parse_sections
 from unix.records import CleanedReport, Status, text_digest
 from unix.store import Store
@@ -125,23 +127,24 @@ def rows(server: str, notes: dict[str, str], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("small-model")
     store = Store(folder / "store")
     store.upsert("studies", _studies(notes))
-    schema = json.loads(json.dumps(load_prompt("v1").schema))
+    prompt = load_prompt("v1")
+    schema = json.loads(
+        json.dumps(prompt.schema)
+    )  # the same with shorter answers: a small model does not stop by itself
     for section, length in (("findings", 300), ("impression", 60)):
         schema["properties"][section]["maxLength"] = length
     schema["properties"]["removed"]["maxItems"] = 0
-    body = {"response_format": {"type": "json_schema", "json_schema": {"name": "cleaned_report", "schema": schema}}}
     endpoint = {
         "base_url": server,
         "model": "smollm2-135m-instruct",
-        "json_mode": "none",
-        "extra_body": body,
         "max_output_tokens": 400,
         "limits": {"concurrency": 1, "attempts": 1, "timeout_seconds": 120},
     }
     (folder / "endpoints.yaml").write_text(yaml.safe_dump({"small": endpoint}), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        summary = clean(CleanConfig(store=store.uri, endpoint="small"))
+        patch.setattr(module, "load_prompt", lambda _: replace(prompt, schema=schema))
+        summary = module.clean(CleanConfig(store=store.uri, endpoint="small"))
     assert summary.reports == len(notes) == summary.accepted + summary.flagged + summary.rejected + summary.failed
     return store.read("cleaned_reports")
 
