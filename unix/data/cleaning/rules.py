@@ -72,6 +72,10 @@ _TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECAS
 _RADIOGRAPHY = re.compile(r"\bradiograph|x-?\s?ray|\b(?:PA|AP)\b|\bCXR\b|\bportable\b|\bviews?\b", re.IGNORECASE)
 _DEVICES = ("Support Devices",)
 """An observation where it is one: the lexicon's other words for devices name equipment too."""
+_COURSE = re.compile(
+    r"^(?:this|these|the)\b.*\b(?:was|were|is|are) (?:not |also |already )*(?:present|seen|visible|evident|new)\b", re.I
+)
+"""A finding named in the sentence before was there or not."""
 _PRIOR = "prior_reference"
 _CONJUNCTION = re.compile(r"^(?:and|or|but)\s+", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"(?:[,;]\s*)?\b(?:but|however|while|whereas|although|though|with)\b[,\s]*|[,;]\s+")
@@ -329,9 +333,12 @@ class _Cleaner:
                         break
                     return rule.category
         for rule in self._other_modality:
-            if rule.expression.search(sentence) and not (_ADVICE.search(sentence) or rules.picture.search(sentence)):
+            match = rule.expression.search(sentence)
+            if match is None or _ADVICE.search(sentence) or rules.picture.search(sentence):
+                continue
+            if not self._says_something(sentence[: match.start()]):
                 return rule.category
-        if not observes:
+        if not observes and _COURSE.search(sentence) is None:
             for rule in rules.bare_sentences:
                 if rule.expression.search(sentence) and not self._says_something(sentence):
                     return rule.category
