@@ -264,8 +264,12 @@ def added_word(pair: Pair) -> bool:
 
 
 def reworded(pair: Pair) -> bool:
-    """Words in another order, or of another place: an edited sentence is no part of neighbouring raw sentences."""
-    return any(not _is_subsequence(edit.sentence.words, edit.origin.words) for edit in pair.edits)
+    """Words in another order or place: an edited sentence is no part of neighbouring raw ones of its section."""
+    return any(
+        not _is_subsequence(edit.sentence.words, edit.origin.words)
+        or any(pair.body[place].section != edit.sentence.section for place in edit.places)
+        for edit in pair.edits
+    )
 
 
 def numbers_changed(pair: Pair) -> bool:
@@ -521,7 +525,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard("chat_left", chat_left, Status.REJECTED, "There was markup or talk around the report."),
     Guard("too_long", too_long, Status.REJECTED, "The answer was longer than the report."),
     Guard("added_word", added_word, Status.FLAGGED, "There was a word that the report does not have."),
-    Guard("reworded", reworded, Status.FLAGGED, "A sentence was reordered."),
+    Guard("reworded", reworded, Status.FLAGGED, "A sentence was reordered or moved."),
     Guard("finding_lost", finding_lost, Status.FLAGGED, "A finding of the report was missing."),
     Guard("content_lost", content_lost, Status.FLAGGED, "Words about the images were missing."),
     Guard(

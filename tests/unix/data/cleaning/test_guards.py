@@ -140,6 +140,11 @@ def test_a_finding_of_both_sections_stays_in_both() -> None:
     assert "finding_lost" in flags(raw, "The heart is normal.", "Small left effusion. No edema.")
 
 
+def test_a_sentence_that_moved_to_the_other_section_is_seen() -> None:
+    raw = " FINDINGS: The heart is normal. Small left effusion.\n IMPRESSION: No edema.\n"
+    assert flags(raw, "The heart is normal.", "Small left effusion. No edema.") == ("reworded",)
+
+
 def test_the_same_sentence_twice_may_stand_once() -> None:
     assert (
         flags(" FINDINGS: Small left effusion. No edema. Small left effusion.\n", "Small left effusion. No edema.")
