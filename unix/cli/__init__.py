@@ -3,7 +3,7 @@
 Jobs are imported when their command runs, so that `unix --help` stays quick.
 """
 
-from unix.cli import curation, demo, learning, serving
+from unix.cli import curation, demo, learning, planning, serving
 from unix.cli.frame import app, main, run
 
 for command in (
@@ -19,6 +19,7 @@ for command in (
     learning.generate,
     learning.evaluate,
     learning.parity,
+    planning.plan,
     serving.serve,
 ):
     app.command()(command)

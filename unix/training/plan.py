@@ -1,0 +1,224 @@
+"""What a stage will need: parameters, memory per GPU, FLOPs, hours. Nothing of the model is allocated.
+
+One micro-batch's forward and backward pass runs over tensors that have shapes and no data; every operation is seen, its
+FLOPs counted by torch's own formulas, and the memory of what is alive added up.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from unix.config import Config
+from unix.errors import ConfigError
+from unix.model.dual_branch import CaptionPrefix, DualBranch
+from unix.model.latent import DOWNSAMPLING
+from unix.training.losses import generation_losses, understanding_losses
+from unix.training.objectives import train_only
+from unix.training.stages import Stage, TrainConfig
+
+_GIB = 2**30
+_FLOAT32 = 4
+_MOMENTS = 2
+
+
+class PlanConfig(Config):
+    """The stage to plan, and the machine to plan it for."""
+
+    train: TrainConfig
+    gpus: PositiveInt = 1
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of one GPU in GiB."""
+    tokens: PositiveInt = 160
+    """Text positions of a sample: prompt and report in stage 1, caption in stages 2 and 3."""
+    tflops: float = Field(default=150.0, gt=0)
+    """Dense bfloat16 peak of one GPU, 10^12 operations a second."""
+    utilisation: float = Field(default=0.35, gt=0, le=1)
+    """Share of that peak that training reaches."""
+
+
+class PlanSummary(Config):
+    """What the stage takes. Memory is in GiB per GPU."""
+
+    stage: str
+    parameters: int
+    trained_parameters: int
+    gpus: int
+    micro_batch: int
+    micro_batches_per_step: int
+    """On each GPU."""
+    weights_gb: float
+    gradients_gb: float
+    optimizer_gb: float
+    """AdamW's moments, and the moving average where there is one."""
+    activations_gb: float
+    """Everything else at the peak: what the backward pass needs, gathered layers, casts."""
+    peak_gb: float
+    gpu_memory_gb: float | None
+    fits: bool | None
+    """None where the GPU's memory was not given."""
+    tflop_per_step: float
+    """10^12 operations of forward and backward passes over the global batch; frozen image encoders are not in it."""
+    steps: int
+    seconds_per_step: float
+    hours: float
+    assumed: str
+    """What the hours rest on."""
+
+
+def plan(config: PlanConfig) -> PlanSummary:
+    """Work out one stage.
+
+    Raises:
+        ConfigError: stage 0 is asked for, or the global batch does not divide over the GPUs.
+    """
+    train = config.train
+    if train.stage == Stage.WARM_START:
+        raise ConfigError("stage0 is for the tiny presets, on the CPU: there is nothing to plan; ask for stage1 to 3")
+    if train.global_batch % config.gpus:
+        raise ConfigError(f"global_batch {train.global_batch} does not divide over {config.gpus} GPUs")
+    per_gpu = train.global_batch // config.gpus
+    micro_batch = min(train.micro_batch, per_gpu)
+    traced = _trace(train, micro_batch, config.tokens)
+    average = 1 if train.optimizer.average_decay is not None else 0
+    shards = config.gpus if train.engine.sharding == "full" else 1
+    weights = _FLOAT32 * traced.parameters / shards
+    gradients = _FLOAT32 * traced.trained / shards
+    moments = _FLOAT32 * traced.trained * (_MOMENTS + average) / shards
+    activations = float(traced.peak - _FLOAT32 * (traced.parameters + traced.trained))
+    if shards > 1:  # two layers gathered at a time, and what is outside the layers
+        width = 2 if train.engine.precision == "bfloat16" else _FLOAT32
+        activations += width * (2 * traced.layer + traced.outside)
+    elif config.gpus > 1:
+        activations += gradients  # the flat message in which gradients are summed
+    peak = weights + gradients + moments + max(activations, 0.0)
+    flops = traced.flops * train.global_batch / micro_batch
+    seconds = flops / (config.gpus * config.tflops * 1e12 * config.utilisation)
+    return PlanSummary(
+        stage=train.stage,
+        parameters=traced.parameters,
+        trained_parameters=traced.trained,
+        gpus=config.gpus,
+        micro_batch=micro_batch,
+        micro_batches_per_step=-(-per_gpu // micro_batch),
+        weights_gb=weights / _GIB,
+        gradients_gb=gradients / _GIB,
+        optimizer_gb=moments / _GIB,
+        activations_gb=max(activations, 0.0) / _GIB,
+        peak_gb=peak / _GIB,
+        gpu_memory_gb=config.gpu_memory_gb,
+        fits=None if config.gpu_memory_gb is None else peak / _GIB <= 0.95 * config.gpu_memory_gb,
+        tflop_per_step=flops / 1e12,
+        steps=train.steps,
+        seconds_per_step=seconds,
+        hours=seconds * train.steps / 3600,
+        assumed=f"{config.utilisation:.0%} of {config.tflops:g} TFLOP/s a GPU, texts of {config.tokens} tokens",
+    )
+
+
+class _Traced:
+    """What one micro-batch came to."""
+
+    def __init__(self, model: DualBranch, ledger: "_Ledger") -> None:
+        self.parameters = sum(value.numel() for value in model.parameters())
+        self.trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+        self.layer = sum(value.numel() for value in model.layers[0].parameters())
+        self.outside = self.parameters - len(model.layers) * self.layer
+        self.peak, self.flops = ledger.peak, ledger.flops
+
+
+def _trace(config: TrainConfig, micro_batch: int, tokens: int) -> _Traced:
+    with torch.device("meta"):
+        model = DualBranch(config.model)
+    ledger = _Ledger()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        trains_reading = config.stage == Stage.UNDERSTANDING
+        parameters = model.understanding_parameters() if trains_reading else model.generation_parameters()
+        train_only(model, {name for name, _ in parameters})
+        for parameter in model.parameters():
+            ledger.note(parameter)
+        passes: Callable[[], Tensor] = (
+            (lambda: _read(model, micro_batch, tokens))
+            if trains_reading
+            else (lambda: _draw(model, micro_batch, tokens, int(config.data_set.rsplit("-", 1)[-1]) // DOWNSAMPLING))
+        )
+        with ledger:
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bfloat16"):
+                loss = passes()
+            loss.backward()
+    return _Traced(model, ledger)
+
+
+def _read(model: DualBranch, count: int, tokens: int) -> Tensor:
+    """Stage 1's pass, with a loss at every text position."""
+    side = model.config.vision.image_size
+    image = model.embed_image(torch.empty(count, 3, side, side))
+    ids = torch.zeros(count, tokens, dtype=torch.long)
+    text = model.embedding(ids).to(image.dtype)
+    hidden, _ = model.read(torch.cat([image, text], dim=1), image.shape[1])
+    logits = model.head(hidden[:, image.shape[1] :].flatten(0, 1))
+    return understanding_losses(logits, ids.flatten(), float(ids.numel())).loss
+
+
+def _draw(model: DualBranch, count: int, tokens: int, side: int) -> Tensor:
+    """The pass of stages 2 and 3 over full captions."""
+    with torch.no_grad():
+        hidden = model.embedding(torch.zeros(count, tokens, dtype=torch.long))
+        rotary = model.rotary(torch.arange(-tokens, 0))
+        cache: list[Any] = []
+        for layer in model.layers:
+            hidden, kv = layer.read(hidden, 0, rotary, None)
+            cache.append(kv)
+    latents = torch.empty(count, model.config.latent.channels, side, side)
+    output = model.velocity(latents, torch.empty(count), CaptionPrefix(tuple(cache), None))
+    return generation_losses(output.velocity_BChw, latents, None, 0.0, float(count)).loss
+
+
+class _Ledger(TorchDispatchMode):
+    """Bytes that are alive, their peak, and the FLOPs of what ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = self.flops = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def note(self, tensor: Tensor) -> None:
+        """Count a tensor's memory until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, lambda _: self._free(key, size))
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+
+    def _free(self, key: int, size: int) -> None:
+        if self._known.pop(key, None) is not None:
+            self.alive -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and enter it."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        operation = func._overloadpacket
+        if operation is _ATTENTION:
+            self.flops += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+        elif operation is _ATTENTION_BACKWARD:
+            self.flops += sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4]))
+        elif operation in flop_registry:
+            self.flops += flop_registry[operation](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+# The CPU's fused attention, which torch's own table of formulas leaves out.
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
