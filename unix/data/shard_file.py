@@ -53,6 +53,16 @@ class ShardFile:
         except DamagedSampleError:
             return self._index.keys[place], self._read(place, True)
 
+    def read_member(self, number: int, extension: str) -> bytes:
+        """One member of the live sample `number`, without reading the others. Raises as `read`, and KeyError."""
+        columns = {name: columns for name, *columns in self._columns}
+        offsets, lengths, sums = columns[extension]
+        place = self._live[number]
+        content = self._storage.read_range(self._entry, offsets[place], lengths[place])
+        if checksum(content) != sums[place]:
+            return self.read(number)[1][extension]  # which reads again, and names the damage
+        return content
+
     def _read(self, place: int, fresh: bool) -> dict[str, bytes]:
         # A sample's members are adjacent: one read serves them all.
         offsets, lengths = self._index.offsets, self._index.lengths

@@ -16,6 +16,7 @@ from pydantic import Field
 from unix.config import Config, json_digest
 from unix.data.approved import pin_cleaning
 from unix.data.partition import IMAGE_MEMBERS, Exclusion, PartitionResult, read_result
+from unix.data.shard_card import write_card
 from unix.data.shard_engines import EngineName, write_partitions
 from unix.data.shard_index import index_file
 from unix.data.shard_plan import (
@@ -171,6 +172,7 @@ def publish_shards(config: ShardsConfig, plan: BuildPlan) -> ShardsSummary:
         manifest, is_new = _release(out / name, each, results, unreadable, plan.parents)
         changed |= is_new
         _remove_strays(out / name, manifest)
+        write_card(out / name, manifest)
         excluded = [*each.excluded, *unreadable]
         store.replace_rejections(
             f"shards-{name}", [Rejection(f"shards-{name}", e.source, e.image_id, e.reason, e.detail) for e in excluded]

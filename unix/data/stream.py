@@ -169,10 +169,19 @@ class ShardReader:
             DamagedSampleError: the sample is damaged or cut short; the message names shard and member.
             ShardError: the shard or its index is missing or unusable.
         """
+        shard, number = self._find(index)
+        return shard.read(number)
+
+    def read_member(self, index: int, extension: str) -> bytes:
+        """One member of the sample at `index`, such as its `json`. Raises as `read_members`."""
+        shard, number = self._find(index)
+        return shard.read_member(number, extension)
+
+    def _find(self, index: int) -> tuple[ShardFile, int]:
         if not 0 <= index < self._starts[-1]:
             raise IndexError(f"sample {index} of {self.samples} in {self.location} ({self.split})")
-        number = bisect.bisect_right(self._starts, index) - 1
-        return self._shards[number].read(index - self._starts[number])
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return self._shards[shard], index - self._starts[shard]
 
     def read(self, index: int) -> Sample:
         """The decoded sample at `index`. Raises as `read_members`, and DamagedSampleError where it is no image."""
