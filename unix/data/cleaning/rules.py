@@ -34,7 +34,7 @@ _WHOLE_SECTIONS = {"wet read": "wet_read", "addendum": "addendum", "notification
 _SEPARATOR_LINE = re.compile(
     r"^[ \t]*(?:[_=*~#-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
 )
-_SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:])")
+_SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:)])")
 _REPEATED_STOP = re.compile(r"([,;:])(?:\s*[,;:])+|([,;:])\s*(?=\.)|(?<=[.!])\s*[.,;:]+")
 _DOUBLE_STOP = re.compile(r"(?<!\.)\.\.$")
 _EMPTY_BRACKETS = re.compile(r"\(\s*[.,;]*\s*\)|\[\s*\]")
@@ -85,6 +85,7 @@ _PROSE = re.compile(
     r"|the|from|and|as|not|an?)\b|_{2,}|\bX{3,}\b|:",
     re.IGNORECASE,
 )
+_WITHOUT_SUBJECT = re.compile(r"(?:the|an?)\s+(?:and |or )?(?:is|are|was|were|has|have)\b", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]{2}")
 _NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
 
@@ -223,6 +224,8 @@ class _Cleaner:
         else:
             text = _tidy(text, sentence)
             category = self._category(text) if _WORD.search(text) else "header"
+            if _WITHOUT_SUBJECT.match(text):
+                category = "deidentification"
         if category is None and _PROSE.search(sentence) and not self._says_anything(text):
             category = "filler"
         if category is not None:
