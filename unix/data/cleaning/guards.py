@@ -9,22 +9,14 @@ turned round. `flagged`: a person should look.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import yaml
-
-from unix.data.cleaning.sentences import split_sentences
+from unix.data.cleaning.alignment import Pair, Sentence, is_subsequence, words_of
+from unix.data.cleaning.vocabulary import is_noise, is_request, is_technique, tells_of_images, vocabulary
 from unix.data.labels import NEGATIVE, POSITIVE, Mention, find_mentions
-from unix.data.phrases import PhraseBook, expand
-from unix.data.sections import body_sections
-from unix.errors import ConfigError
-from unix.records import CleanedReport, Status
+from unix.records import Status
 
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
 _NUMBER_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -48,153 +40,6 @@ _FUNCTION_WORDS = frozenset(
         "has have had s which",
     )
 )
-
-
-class Sentence(NamedTuple):
-    """A sentence's words in lower case, without its list number, and the text that they come from."""
-
-    words: tuple[str, ...]
-    text: str
-    section: str = ""
-    """`findings` or `impression`; "" where one of the two texts does not tell them apart."""
-
-    @property
-    def key(self) -> tuple[tuple[str, ...], str]:
-        """What makes two sentences the same."""
-        return self.words, self.section
-
-
-class Edit(NamedTuple):
-    """A sentence of the cleaning that the raw report does not have, and the raw sentences that it comes from."""
-
-    sentence: Sentence
-    origin: Sentence
-    places: range
-    """Where the origin stands in the raw body; several places where the sentence runs over a sentence's end."""
-
-
-class Loss(NamedTuple):
-    """A sentence of the raw report that the cleaning does not have, and what is left of it."""
-
-    origin: Sentence
-    rest: tuple[str, ...]
-    rest_text: str
-
-    @property
-    def words(self) -> str:
-        """The words that are gone, in their order."""
-        rest = Counter(self.rest)
-        gone: list[str] = []
-        for word in self.origin.words:
-            if rest[word]:
-                rest[word] -= 1
-            else:
-                gone.append(word)
-        return " ".join(gone)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A raw report and its cleaning, with what several guards need of them."""
-
-    raw: str
-    cleaned: CleanedReport
-    repaired: bool = False
-    """The answer's JSON had to be taken out of other text."""
-    removes_priors: bool = False
-    """The prompt asked for the removal of references to earlier studies."""
-
-    @cached_property
-    def text(self) -> str:
-        """Findings and impression of the cleaning."""
-        return f"{self.cleaned.findings}\n\n{self.cleaned.impression}".strip()
-
-    @cached_property
-    def _sections(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """Section and text of the raw body and of the cleaning; no section's name where only one of them has both."""
-        raw = [(span.name, self.raw[span.body : span.end]) for span in body_sections(self.raw)]
-        cleaned = [("findings", self.cleaned.findings), ("impression", self.cleaned.impression)]
-        cleaned = [(name, text) for name, text in cleaned if text.strip()]
-        if {name for name, _ in raw} == {name for name, _ in cleaned}:
-            return raw, cleaned
-        return [("", text) for _, text in raw], [("", text) for _, text in cleaned]
-
-    @cached_property
-    def body(self) -> list[Sentence]:
-        """Sentences of the raw report's findings and impression, or of what stands for them."""
-        return [sentence for section, text in self._sections[0] for sentence in _sentences(text, section)]
-
-    @cached_property
-    def kept(self) -> list[Sentence]:
-        """Sentences of the cleaning."""
-        return [sentence for section, text in self._sections[1] for sentence in _sentences(text, section)]
-
-    @cached_property
-    def gone(self) -> list[int]:
-        """Places in `body` of the sentences that the cleaning does not have word for word."""
-        known = {sentence.key for sentence in self.kept}
-        return [place for place, sentence in enumerate(self.body) if sentence.key not in known]
-
-    @cached_property
-    def edits(self) -> list[Edit]:
-        """Sentences of the cleaning that the raw report does not have word for word, or less often."""
-        if not self.body:
-            return []
-        left = Counter(sentence.key for sentence in self.body)
-        edits: list[Edit] = []
-        for sentence in self.kept:
-            if left[sentence.key]:
-                left[sentence.key] -= 1
-            elif (edit := self._edit(sentence)) is not None:
-                edits.append(edit)
-        return edits
-
-    def _edit(self, sentence: Sentence) -> Edit | None:
-        """The sentence with its likeliest origin; None where it repeats another and stands for none that is gone."""
-        words = set(sentence.words)
-        likeness = [_likeness(words, other) for other in self.body]
-        place = max(self.gone, key=lambda place: likeness[place], default=0)
-        if any(sentence.words == other.words for other in self.body) and (not self.gone or likeness[place] < _ALIKE):
-            return None
-        if not self.gone or likeness[place] < _ALIKE:
-            place = max(range(len(self.body)), key=lambda place: likeness[place])
-        for first, last in ((place, place), (place - 1, place), (place, place + 1), (place - 1, place + 1)):
-            if first >= 0 and last < len(self.body):
-                joined = tuple(word for origin in self.body[first : last + 1] for word in origin.words)
-                merged = first == last or len(sentence.words) >= _MERGED * len(joined)
-                if merged and _is_subsequence(sentence.words, joined):
-                    text = " ".join(origin.text for origin in self.body[first : last + 1])
-                    return Edit(sentence, Sentence(joined, text), range(first, last + 1))
-        return Edit(sentence, self.body[place], range(place, place + 1))
-
-    @cached_property
-    def losses(self) -> list[Loss]:
-        """Sentences of the raw body that are gone, each with what is left of it."""
-        rest: dict[int, list[Sentence]] = {}
-        for edit in self.edits:
-            for place in edit.places:
-                rest.setdefault(place, []).append(edit.sentence)
-        distinct = {self.body[place].key: place for place in self.gone}
-        return [
-            Loss(
-                self.body[place],
-                tuple(word for sentence in rest.get(place, ()) for word in sentence.words),
-                " ".join(f"{sentence.text.rstrip('.')}." for sentence in rest.get(place, ())),
-            )
-            for place in distinct.values()
-        ]
-
-    @cached_property
-    def excess(self) -> Counter[str]:
-        """Words that the cleaning has more often than the raw report."""
-        counts = Counter(word for sentence in self.kept for word in sentence.words)
-        counts.subtract(_words(self.raw))
-        return +counts
-
-    @cached_property
-    def kept_mentions(self) -> list[Mention]:
-        """What the cleaning names."""
-        return find_mentions(self.text)
 
 
 class Verdict(NamedTuple):
@@ -238,7 +83,7 @@ def empty(pair: Pair) -> bool:
 
 def too_long(pair: Pair) -> bool:
     """More words than the raw report has."""
-    return sum(len(sentence.words) for sentence in pair.kept) > len(_words(pair.raw))
+    return sum(len(sentence.words) for sentence in pair.kept) > len(words_of(pair.raw))
 
 
 def too_short(pair: Pair) -> bool:
@@ -266,7 +111,7 @@ def added_word(pair: Pair) -> bool:
 def reworded(pair: Pair) -> bool:
     """Words in another order or place: an edited sentence is no part of neighbouring raw ones of its section."""
     return any(
-        not _is_subsequence(edit.sentence.words, edit.origin.words)
+        not is_subsequence(edit.sentence.words, edit.origin.words)
         or any(pair.body[place].section != edit.sentence.section for place in edit.places)
         for edit in pair.edits
     )
@@ -275,7 +120,7 @@ def reworded(pair: Pair) -> bool:
 def numbers_changed(pair: Pair) -> bool:
     """A number, in digits or words, or its unit that the sentence it comes from does not have."""
     return any(_is_number(word) for word in pair.excess) or any(
-        not _is_subsequence(_numbers(edit.sentence), _numbers(edit.origin)) for edit in pair.edits
+        not is_subsequence(_numbers(edit.sentence), _numbers(edit.origin)) for edit in pair.edits
     )
 
 
@@ -293,7 +138,7 @@ _MEASUREMENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:mm|cm|centimet|millimet|%|x\s*\
 def laterality_changed(pair: Pair) -> bool:
     """Another side than the sentence it comes from has."""
     return any(word in _SIDE for word in pair.excess) or any(
-        not _is_subsequence(_sides(edit.sentence), _sides(edit.origin)) for edit in pair.edits
+        not is_subsequence(_sides(edit.sentence), _sides(edit.origin)) for edit in pair.edits
     )
 
 
@@ -330,7 +175,7 @@ def _lost_its_negation(kept: Sequence[str], origin: Sequence[str]) -> bool:
     for word in origin:
         if place < len(kept) and word == kept[place]:
             place += 1
-            if not _NEGATORS.isdisjoint(cut) and "change" not in cut and not _is_noise(" ".join(cut)):
+            if not _NEGATORS.isdisjoint(cut) and "change" not in cut and not is_noise(" ".join(cut)):
                 return True
             cut = []
         else:
@@ -352,7 +197,7 @@ def uncertainty_changed(pair: Pair) -> bool:
 def degree_changed(pair: Pair) -> bool:
     """A size, severity, course or certainty, `normal` or `upper`, that the sentence it comes from does not have."""
     return any(
-        _vocabulary().degree.search(" ".join(Counter(edit.sentence.words) - Counter(edit.origin.words)))
+        vocabulary().degree.search(" ".join(Counter(edit.sentence.words) - Counter(edit.origin.words)))
         for edit in pair.edits
     )
 
@@ -375,11 +220,11 @@ def finding_lost(pair: Pair) -> bool:
     kept = {name for mention in pair.kept_mentions if mention.value != NEGATIVE for name in mention.classes}
     for loss in pair.losses:
         raised = [mention for mention in find_mentions(loss.origin.text) if mention.value != NEGATIVE]
-        if not raised or _is_request(loss.origin.text):
+        if not raised or is_request(loss.origin.text):
             continue
-        told = _vocabulary().told.search(loss.words) is not None
-        occasion = told or (_TECHNIQUE.search(loss.origin.text) is not None and _is_noise(loss.words))
-        occasion = occasion and _vocabulary().ends.search(loss.words) is None
+        told = vocabulary().told.search(loss.words) is not None
+        occasion = told or (is_technique(loss.origin.text) and is_noise(loss.words))
+        occasion = occasion and vocabulary().ends.search(loss.words) is None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
             elsewhere = told and kept.issuperset(mention.classes)
@@ -391,69 +236,7 @@ def finding_lost(pair: Pair) -> bool:
 
 def content_lost(pair: Pair) -> bool:
     """Words for what a chest image shows went, and not as noise."""
-    return any(_tells_of_images(loss.words) and not _is_request(loss.origin.text) for loss in pair.losses)
-
-
-def _tells_of_images(words: str) -> bool:
-    """Whether words name what a chest image shows, and neither tell who was told nor, of its parts, how it was made."""
-    vocabulary = _vocabulary()
-    if vocabulary.abnormal.search(words):
-        return vocabulary.told.search(words) is None
-    return vocabulary.parts.search(words) is not None and not _is_noise(words)
-
-
-def _is_noise(words: str) -> bool:
-    """Whether words tell who was told, or how the study was made without saying what it shows."""
-    told, _, noise, shows, *_ = _vocabulary()
-    return told.search(words) is not None or (noise.search(words) is not None and shows.search(words) is None)
-
-
-def _is_request(text: str) -> bool:
-    """Whether a sentence says why the study was asked for, or how it was made."""
-    if _REQUEST.search(text) is not None:
-        return True
-    return _HISTORY.search(text) is not None and _vocabulary().shows.search(text.lower()) is None
-
-
-_REQUEST = re.compile(
-    r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
-    r"|exam(?:ination)?|procedure|notification)\s*:|^\W*(?:an? |the )?addend\w+\b"
-    r"|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b|\bICD[- ]?(?:9|10)\b"
-    r"|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
-    re.IGNORECASE,
-)
-_TECHNIQUE = re.compile(
-    r"^\W*(?:an? |the )?(?:portable|single|frontal|lateral|ap|pa|upright|supine|semi\w*|bedside|chest|repeat|views?)\b"
-    r"[^.]*\b(?:views?|radiographs?|films?|x-?rays?|images?)\b",
-    re.IGNORECASE,
-)
-_HISTORY = re.compile(
-    r"\byears?[- ]old\b|\b(?:history of|patient with)\b"
-    r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
-    re.IGNORECASE,
-)
-
-
-class _Vocabulary(NamedTuple):
-    """The word lists of `guards.yaml`, compiled."""
-
-    told: re.Pattern[str]
-    ends: re.Pattern[str]
-    noise: re.Pattern[str]
-    shows: re.Pattern[str]
-    parts: re.Pattern[str]
-    abnormal: re.Pattern[str]
-    degree: re.Pattern[str]
-
-
-@cache
-def _vocabulary() -> _Vocabulary:
-    path = Path(__file__).parent / "guards.yaml"
-    lists = cast(dict[str, list[str]], yaml.safe_load(path.read_text(encoding="utf-8")))
-    if set(lists) != set(_Vocabulary._fields):
-        raise ConfigError(f"{path} has the lists {', '.join(lists)}; it needs {', '.join(_Vocabulary._fields)}")
-    phrases = {name: [phrase for pattern in patterns for phrase in expand(pattern)] for name, patterns in lists.items()}
-    return _Vocabulary(**{name: re.compile(PhraseBook(dict.fromkeys(phrases[name], True)).pattern()) for name in lists})
+    return any(tells_of_images(loss.words) and not is_request(loss.origin.text) for loss in pair.losses)
 
 
 def _pattern_guard(expression: str, flags: int = re.IGNORECASE) -> Callable[[Pair], bool]:
@@ -550,44 +333,6 @@ GUARDS: tuple[Guard, ...] = (
 
 def _num_added(pair: Pair) -> int:
     return sum(count for word, count in pair.excess.items() if word not in _FUNCTION_WORDS and not _is_number(word))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-def _sentences(text: str, section: str) -> Iterator[Sentence]:
-    for _, sentence in split_sentences(_with_items_apart(text)):
-        if words := _words(sentence):
-            yield Sentence(tuple(words), sentence, section)
-
-
-def _with_items_apart(text: str) -> str:
-    """A numbered list in a running line, each item on a line of its own: its numbers measure nothing."""
-    number, place = 1, 0
-    if not text.lstrip().startswith(("1.", "1)")):
-        return text
-    parts: list[str] = []
-    while match := re.compile(rf"(?:^|(?<=\s)){number}[.)]\s+(?=\D)").search(text, place):
-        parts.append(text[place : match.start()])
-        number, place = number + 1, match.end()
-    return "\n\n".join([*parts, text[place:]])
-
-
-_ALIKE = 0.3
-"""Share of words in common from which a sentence may be what is left of another."""
-_MERGED = 0.6
-"""Share of the words of neighbouring sentences that one which runs over their ends must have kept."""
-
-
-def _likeness(words: set[str], other: Sentence) -> float:
-    shared = len(words.intersection(other.words))
-    return shared / (len(words) + len(other.words) - shared) if shared else 0.0
-
-
-def _is_subsequence(part: Sequence[str], whole: Sequence[str]) -> bool:
-    remaining = iter(whole)
-    return all(word in remaining for word in part)
 
 
 def _is_number(word: str) -> bool:

@@ -13,7 +13,7 @@ from unix.data.cleaning.sentences import split_sentences
 from unix.data.sections import split_sections
 from unix.records import CleanedReport
 
-_ABOUT_RAW = frozenset({"finding_lost", "number_lost", "laterality_lost"})
+_ABOUT_RAW = frozenset({"content_lost", "finding_lost", "number_lost", "laterality_lost"})
 """Guards that miss something: the sentence to show is the raw report's."""
 
 _ABOUT_WHOLE = frozenset({"empty", "too_long", "too_short", "json_repaired"})

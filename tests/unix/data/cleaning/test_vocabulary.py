@@ -1,0 +1,34 @@
+"""Noise is told from what a chest image shows."""
+
+import pytest
+
+from unix.data.cleaning.vocabulary import is_noise, is_request, is_technique, tells_of_images
+
+IMAGES = ["small hiatal hernia", "the left apex", "hernia compared to the prior study", "lung base as seen on prior"]
+NOISE = ["lung disease told to dr", "portable view of the lungs", "thank you", "comparison to the prior study"]
+
+
+@pytest.mark.parametrize("words", IMAGES)
+def test_what_an_image_shows_is_told(words: str) -> None:
+    assert tells_of_images(words)
+
+
+@pytest.mark.parametrize("words", NOISE)
+def test_noise_tells_nothing_of_images_even_where_it_names_a_part(words: str) -> None:
+    assert not tells_of_images(words)
+
+
+def test_a_study_that_shows_something_is_no_noise() -> None:
+    assert is_noise("compared to the prior study")
+    assert not is_noise("the prior study is seen")
+
+
+def test_a_request_says_why_the_study_was_made() -> None:
+    assert is_request("Evaluate for pneumonia.")
+    assert is_request("A 40-year-old man with lung cancer.")
+    assert not is_request("The patient with a known nodule: there is a new effusion.")
+
+
+def test_technique_begins_with_the_view() -> None:
+    assert is_technique("Portable view of the chest after line placement.")
+    assert not is_technique("There is a line on the lateral view.")
