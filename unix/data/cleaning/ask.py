@@ -319,4 +319,4 @@ def _stop_signals(stop: Callable[[], None]) -> Generator[None]:
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

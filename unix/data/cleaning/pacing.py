@@ -6,15 +6,17 @@ from collections import deque
 
 
 class Concurrency:
-    """Requests in flight: one more after each round of successes, half after a round with a refusal (429).
+    """Requests in flight: a few more after each round of successes, half after a round with a refusal (429).
 
-    Requests that were sent before the limit was last halved say nothing about the new limit: a burst of refusals
-    halves it once.
+    "A few" are a sixteenth of the maximum: with one, an endpoint that refuses one request in a hundred, whatever the
+    load, would be sent some fourteen at a time, however many it can serve. Requests that were sent before the limit was
+    last halved say nothing about the new limit: a burst of refusals halves it once.
     """
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._limit = float(maximum)
+        self._step = max(1.0, maximum / 16)
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._round = 0
@@ -48,7 +50,7 @@ class Concurrency:
     def succeeded(self) -> None:
         """An answer came: allow a little more."""
         if self._limit < self._maximum:
-            self._limit = min(self._maximum, self._limit + 1 / self._limit)
+            self._limit = min(self._maximum, self._limit + self._step / self._limit)
             self._wake()
 
     def refused(self, sent_in_round: int) -> None:

@@ -158,6 +158,19 @@ def test_concurrency_halves_on_refusal_and_grows_back() -> None:
     assert concurrency.limit == 8
 
 
+def test_a_refusal_now_and_then_does_not_bring_the_concurrency_down_for_long() -> None:
+    """One request in a hundred is refused whatever the load: more than an eighth of the maximum stays in use."""
+    concurrency = Concurrency(256)
+    limits: list[int] = []
+    for hundred in range(200):
+        for _ in range(99):
+            concurrency.succeeded()
+            limits.append(concurrency.limit)
+        concurrency.refused(sent_in_round=hundred)
+    steady = limits[len(limits) // 2 :]
+    assert sum(steady) / len(steady) > 256 / 8
+
+
 def test_the_budget_waits_for_what_is_in_flight_and_then_holds() -> None:
     async def run() -> tuple[bool, bool, float]:
         budget = Budget(1.0)
