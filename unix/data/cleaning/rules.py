@@ -183,7 +183,9 @@ class _Cleaner:
         self._labelled = self._discussing = False
         for separator in _SEPARATOR_LINE.findall(body):
             self.remove(separator, "header")
+        item = ""  # the number of a list item whose first sentences went
         for number, sentence in split_sentences(_SEPARATOR_LINE.sub("\n\n", body)):
+            item = number or item
             cleaned = self._clean_again(sentence)
             if not cleaned:
                 continue
@@ -192,7 +194,8 @@ class _Cleaner:
                 self.remove(cleaned, "duplicate")
                 continue
             self._seen.add(key)
-            yield f"{number} {cleaned}" if number[:1].isdigit() else cleaned
+            yield f"{item} {cleaned}" if item[:1].isdigit() else cleaned
+            item = ""
 
     def _clean_again(self, sentence: str) -> str:
         """Clean a sentence, or remember how it was cleaned in another report."""
@@ -217,21 +220,32 @@ class _Cleaner:
         if category is not None and not text:
             self.remove(said, category)
             return ""
+        was_told = category is not None
         for rule in self._spans:
             text = rule.expression.sub(lambda match, category=rule.category: self._take(match, category), text)
         if text == sentence:
             category = None
         else:
             text = _tidy(text, sentence)
-            category = self._category(text) if _WORD.search(text) else "header"
-            if _WITHOUT_SUBJECT.match(text):
-                category = "deidentification"
+            category = self._what_is_left(text)
+            if category is None and not was_told and (told := self._telling(text)) is not None:
+                left, text = text, self._rescued(text, told)
+                if not text:
+                    text, category = left, told
         if category is None and _PROSE.search(sentence) and not self._says_anything(text):
             category = "filler"
         if category is not None:
             self.remove(text, category)
             return ""
         return text
+
+    def _what_is_left(self, text: str) -> str | None:
+        """The category of a sentence that is noise once its noisy stretches are gone."""
+        if not _WORD.search(text):
+            return "header"
+        if _WITHOUT_SUBJECT.match(text):
+            return "deidentification"
+        return self._category(text)
 
     def _without_lead(self, sentence: str) -> str:
         """The sentence from what the picture shows on, where the words before it say nothing of the images."""

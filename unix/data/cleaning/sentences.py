@@ -15,7 +15,7 @@ _END = re.compile(
     re.VERBOSE,
 )
 _CLOCK_END = re.compile(r"\b(?:[ap]\.m|M\.D|[A-Za-z])\.\s+(?=[A-Z][a-z]+\b(?!\s*,?\s*M\.?D))")
-_ITEM = re.compile(r"(?<=[.;:])\s+(?=\d{1,2}[.)]\s+[A-Z])")
+_ITEM = re.compile(r"(?<=[.;:)_])\s+(?=\d{1,2}[.)]\s+[A-Z])")
 
 
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]|_{2,}")

@@ -95,6 +95,10 @@ def test_wrapped_lines_are_joined_and_repeated_sentences_kept_once() -> None:
 def test_list_numbers_stay() -> None:
     cleaned = clean_report(report("Clear.", "1. Small effusion.\n 2. Dictated by ___.\n 3. No edema."))
     assert cleaned.impression == "1. Small effusion. 3. No edema."
+    cleaned = clean_report(report("Clear.", "1. Small effusion.\n 2. Thank you. No edema."))
+    assert cleaned.impression == "1. Small effusion. 2. No edema."
+    cleaned = clean_report(report("Clear.", "1. Small effusion. (___) 2. No edema. ___ Correlate clinically."))
+    assert cleaned.impression == "1. Small effusion. 2. No edema."
 
 
 def test_wet_reads_and_addenda_go_whole() -> None:
