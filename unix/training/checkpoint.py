@@ -10,13 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from safetensors import SafetensorError
 
-from unix.config import Config, describe
+from unix.config import Config
 from unix.errors import ConfigError, ResumeError, UnixError
+from unix.runs import META_FILE, Meta, newest_checkpoint, read_meta
 
-META_FILE = "meta.json"
+__all__ = [
+    "META_FILE",
+    "STATE_FILE",
+    "Meta",
+    "RetentionConfig",
+    "check_resumable",
+    "claim",
+    "discard_partial",
+    "load_state",
+    "newest_checkpoint",
+    "prune",
+    "publish",
+    "read_meta",
+    "save_state",
+    "step_folder",
+]
+
 STATE_FILE = "training_state.pt"
 _LOCK_FILE = ".lock"
 
@@ -30,50 +47,9 @@ class RetentionConfig(Config):
     """Those at a multiple of so many steps stay as well."""
 
 
-class Meta(Config):
-    """`meta.json` of a checkpoint: what it is and what it came from. Written last inside the folder."""
-
-    stage: str
-    step: int
-    steps: int
-    """Length of the whole run."""
-    seed: int
-    loader: dict[str, Any] | None
-    """Where the sample stream stood, so that the next batch is the one an uninterrupted run would see."""
-    configuration_digest: str
-    architecture_digest: str
-    shards_digest: str
-    """Digest of the manifest of the shard set that was read."""
-    parents: tuple[str, ...] = ()
-    """Checkpoints whose weights this run started from, as `<stage>:<configuration digest>:<step>`."""
-    notes: tuple[str, ...] = ()
-    """What a user of these weights must know, such as that a warm start stands for pretrained weights."""
-
-
 def step_folder(run_dir: str | Path, step: int) -> Path:
     """`<run_dir>/step-<N>`."""
     return Path(run_dir) / f"step-{step}"
-
-
-def newest_checkpoint(run_dir: str | Path) -> Path | None:
-    """The whole checkpoint with the highest step, or None; folders without `meta.json` are unfinished and ignored."""
-    whole = [path.parent for path in Path(run_dir).glob(f"step-*/{META_FILE}")]
-    return max(whole, key=lambda path: int(path.name.removeprefix("step-")), default=None)
-
-
-def read_meta(folder: Path) -> Meta:
-    """The meta data of one checkpoint.
-
-    Raises:
-        ResumeError: `meta.json` is missing or does not have the expected fields.
-    """
-    path = folder / META_FILE
-    try:
-        return Meta.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ResumeError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise ResumeError(f"{path}: {describe(error)}") from error
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from unix.training.incidents import IncidentConfig, Incidents
 from unix.training.loop import Objective, Position, run_steps
 from unix.training.metrics import MetricsFile
 from unix.training.optim import Optimizer, OptimizerConfig
+from unix.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Fit:
     write_model: Callable[[Path, Mapping[str, Tensor]], None]
     """Writes the model's side of a checkpoint: the published tensors, tokenizer, preprocessing."""
     incidents: IncidentConfig = dataclasses.field(default_factory=IncidentConfig)
+    validation: Validation | None = None
     retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
 
 
@@ -83,6 +85,12 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
             prune(run.run_dir, run.retention)
         engine.barrier()
 
+    def look(step: int) -> dict[str, float]:
+        if run.validation is None or not run.validation.is_due(step):
+            return {}
+        with optimizer.published():
+            return run.validation.look(step, engine)
+
     def run_loop(metrics: MetricsFile | None) -> None:
         run_steps(
             objective,
@@ -93,6 +101,7 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
             steps=run.meta.steps,
             metrics=metrics,
             incidents=Incidents(run.incidents, run.run_dir, engine, run.meta.stage),
+            look=look,
             save=save,
             checkpoint_every=run.checkpoint_every,
             label=run.meta.stage,

@@ -100,13 +100,15 @@ def run_steps(
     steps: int,
     metrics: MetricsFile | None,
     incidents: Incidents,
+    look: Callable[[int], Mapping[str, float]],
     save: Callable[[Position], None],
     checkpoint_every: int,
     label: str,
 ) -> Position:
     """Train until `steps`; saves every `checkpoint_every` steps and at the end.
 
-    A step whose loss or gradient is not finite counts, but changes no weight.
+    `look` is asked after every step for what else its row of the metrics shall hold. A step whose loss or gradient is
+    not finite counts, but changes no weight.
 
     Raises:
         Interrupted: on SIGTERM or SIGINT, after saving.
@@ -139,17 +141,17 @@ def run_steps(
             gradient_norm, learning_rate = optimizer.step(position.step, terms["loss"])
             position = Position(position.step + 1, loader)
 
+            seconds = time.perf_counter() - started
+            row = {
+                **terms,
+                "grad_norm": gradient_norm,
+                "learning_rate": learning_rate,
+                "tokens_per_second": num_tokens / seconds,
+                "data_wait_seconds": waited,
+                **look(position.step),
+            }
             if metrics is not None:
-                metrics.write(
-                    position.step,
-                    {
-                        **terms,
-                        "grad_norm": gradient_norm,
-                        "learning_rate": learning_rate,
-                        "tokens_per_second": num_tokens / (time.perf_counter() - started),
-                        "data_wait_seconds": waited,
-                    },
-                )
+                metrics.write(position.step, row)
             incidents.observe(position.step, terms["loss"], gradient_norm, samples)
             if progress is not None:
                 progress.advance(note=f"loss {terms['loss']:.3f}")

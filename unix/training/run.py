@@ -43,6 +43,7 @@ from unix.training.metrics import read_metrics
 from unix.training.objectives import GenerationObjective, UnderstandingObjective
 from unix.training.processes import local_ranks
 from unix.training.stages import GenerationStageConfig, Stage, TrainConfig, packing_of
+from unix.training.validation import Validation, show_images, show_reports
 from unix.training.warm_start import NOTE, warm_start
 
 logger = logging.getLogger(__name__)
@@ -176,10 +177,32 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         module=model,
         write_model=_writer(config, codec, tokenizer, packing),
         incidents=config.incidents,
+        validation=_validation(config, model, codec, tokenizer, packing),
         retention=config.retention,
     )
     fit(objective, run, engine)
     return sum(value.numel() for value in objective.parameters().values()), meta
+
+
+def _validation(
+    config: TrainConfig, model: DualBranch, codec: ImageCodec, tokenizer: Tokenizer, packing: UnderstandingPacking
+) -> Validation | None:
+    """Looks at the stage on its validation split, encoding images as it goes; without REPA's term."""
+    if config.validation.every is None:
+        return None
+    reader = ShardReader(Path(config.shards) / config.data_set, Split.VALIDATE)
+    seed, micro_batch = config.seed, config.micro_batch
+    if config.stage == Stage.UNDERSTANDING:
+        objective: Objective = UnderstandingObjective(model, tokenizer, packing, seed=seed, micro_batch=micro_batch)
+        show = show_reports(model, tokenizer, packing)
+    else:
+        stage = config.generation or GenerationStageConfig()
+        latents = LatentSource(ComputedEncodings(codec_moments(codec)), codec, config.seed)
+        objective = GenerationObjective(
+            model, tokenizer, stage.packing, latents, None, seed=seed, micro_batch=micro_batch
+        )
+        show = show_images(model, codec, tokenizer, config.validation)
+    return Validation(config.validation, objective, reader, show, Path(config.run_dir))
 
 
 def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], notes: tuple[str, ...]) -> Meta:

@@ -17,6 +17,7 @@ from unix.training.checkpoint import RetentionConfig
 from unix.training.engine import EngineConfig
 from unix.training.incidents import IncidentConfig
 from unix.training.optim import OptimizerConfig
+from unix.training.validation import ValidationConfig
 
 
 class Stage(StrEnum):
@@ -109,6 +110,7 @@ class TrainConfig(Config):
     engine: EngineConfig = EngineConfig()
     retention: RetentionConfig = RetentionConfig()
     incidents: IncidentConfig = IncidentConfig()
+    validation: ValidationConfig = ValidationConfig()
     understanding: UnderstandingPacking | None = None
     generation: GenerationStageConfig | None = None
     warm_start: WarmStartConfig | None = None
