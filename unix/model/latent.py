@@ -55,13 +55,20 @@ class KLF16Config(Config):
     """See `scale`."""
 
 
+class NoCodecConfig(Config):
+    """Stands where converted weights came without an image codec."""
+
+    kind: Literal["none"] = "none"
+    """Says which codec a saved configuration is of."""
+
+
 class ImageCodec(nn.Module, ABC):
     """A variational autoencoder whose scaled latents the model draws.
 
     The model's latent is scale * (z - shift), z being what the encoder's posterior gives.
     """
 
-    config: "FoldedVAEConfig | KLF16Config"
+    config: FoldedVAEConfig | KLF16Config | NoCodecConfig
     scale_C: Tensor
     shift_C: Tensor
 
@@ -209,6 +216,33 @@ class KLF16(ImageCodec):
     def decode(self, latent_BChw: Tensor) -> Tensor:
         """Scaled latents -> pixels."""
         return self.network.decode(self.unscaled(latent_BChw)).sample
+
+
+class NoCodec(ImageCodec):
+    """The codec of weights that came without one: whoever needs it is told so."""
+
+    def __init__(self, config: NoCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def channels(self) -> int:
+        """One: radiographs are grey."""
+        return 1
+
+    def moments(self, pixels_BCSS: Tensor) -> tuple[Tensor, Tensor]:
+        """Raises ConfigError."""
+        raise self._missing()
+
+    def decode(self, latent_BChw: Tensor) -> Tensor:
+        """Raises ConfigError."""
+        raise self._missing()
+
+    def _missing(self) -> ConfigError:
+        return ConfigError(
+            "these weights came without an image autoencoder: convert one with `unix convert kl-f16 native`, and name "
+            "its folder as generation.autoencoder in training, or copy its vae.* beside model.*"
+        )
 
 
 def sample_posterior(mean_BChw: Tensor, logvar_BChw: Tensor, noise_BChw: Tensor) -> Tensor:

@@ -269,7 +269,7 @@ def _repa_through_model(
         total.backward()
         yield measure(f"model_repa_loss_{case}", loss, record[f"model_repa_loss_{case}"], LOSS_TOLERANCE)
         yield measure(f"model_total_{case}", total, record[f"model_total_{case}"], LOSS_TOLERANCE)
-        ours = _reference_gradients(model) | reference.export_projector(_gradients_of(projector))
+        ours = _reference_gradients(model) | dict(reference.export_projector(_gradients_of(projector)))
         if case == "equal":
             yield from _gradients(ours, grads)
         else:
@@ -331,7 +331,7 @@ def _gradients_of(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _reference_gradients(model: DualBranch) -> dict[str, Tensor]:
-    return reference.to_reference(model.config, _gradients_of(model))
+    return dict(reference.to_reference(model.config, _gradients_of(model)))
 
 
 def _gradients(ours: Mapping[str, Tensor], recorded: Recording) -> Iterator[Quantity]:

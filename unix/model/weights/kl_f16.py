@@ -61,9 +61,32 @@ def load_kl_f16(codec: KLF16, tensors: Mapping[str, Tensor], origin: str) -> Non
     load_tensors(codec, ours, origin)
 
 
+def foreign_config(config: KLF16Config) -> dict[str, Any]:
+    """CompVis' configuration of ours; `codec_config` reads it back as it was."""
+    resolution = 256
+    return {
+        "model_type": "autoencoder_kl",
+        "ddconfig": {
+            "double_z": True,
+            "z_channels": config.latent_channels,
+            "resolution": resolution,
+            "in_channels": config.image_channels,
+            "out_ch": config.image_channels,
+            "ch": config.base_channels,
+            "ch_mult": list(config.channel_multipliers),
+            "num_res_blocks": config.num_blocks,
+            "attn_resolutions": [resolution // 2**level for level in config.attention_levels],
+            "dropout": 0.0,
+        },
+        "embed_dim": config.latent_channels,
+        "scale_factor": config.scale,
+        "shift_factor": config.shift,
+    }
+
+
 def export_kl_f16(codec: KLF16) -> dict[str, Tensor]:
     """The codec under CompVis' names."""
-    return export_tensors(list(rules(codec)), codec.state_dict())
+    return dict(export_tensors(list(rules(codec)), codec.state_dict()))
 
 
 def rules(codec: KLF16) -> Iterator[Rule]:

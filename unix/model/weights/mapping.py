@@ -1,7 +1,8 @@
 """Renaming tensors between two layouts, both ways, with the few reshapes that the foreign ones need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,37 +24,59 @@ class Rule:
     """Dimensions of size 1 that the foreign tensor has at the end."""
 
 
+class Computed(Mapping[str, Tensor]):
+    """Tensors by name, each computed when it is asked for and not kept."""
+
+    def __init__(self, functions: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._functions = functions
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._functions[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
 def import_tensors(
     rules: Sequence[Rule], foreign: Mapping[str, Tensor], origin: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Foreign tensors under our names, and those that no rule names.
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Foreign tensors under our names, and those that no rule names; both read from `foreign` only when asked for.
 
     Raises:
-        WeightsError: a foreign tensor is missing or cannot be reshaped; named with `origin`.
+        WeightsError: a foreign tensor is missing or, when asked for, cannot be reshaped; named with `origin`.
     """
     missing = [rule.theirs for rule in rules if rule.theirs not in foreign]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise WeightsError(f"{origin}: missing {', '.join(missing[:5])}{more}")
-    ours = {rule.ours: _to_ours(rule, foreign[rule.theirs], origin) for rule in rules}
+    ours = {rule.ours: partial(_read, rule, foreign, origin) for rule in rules}
     named = {rule.theirs for rule in rules}
-    return ours, {name: value for name, value in foreign.items() if name not in named}
+    rest = {name: partial(foreign.__getitem__, name) for name in foreign if name not in named}
+    return Computed(ours), Computed(rest)
 
 
-def export_tensors(rules: Sequence[Rule], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under the foreign names; the inverse of `import_tensors`."""
-    foreign: dict[str, Tensor] = {}
-    thirds: dict[str, dict[int, Tensor]] = {}
+def export_tensors(rules: Sequence[Rule], ours: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Our tensors under the foreign names, computed when asked for; the inverse of `import_tensors`."""
+    parts: dict[str, list[Rule]] = {}
     for rule in rules:
-        value = ours[rule.ours]
-        value = value.reshape((1,) * rule.leading + tuple(value.shape) + (1,) * rule.trailing)
-        if rule.third is None:
-            foreign[rule.theirs] = value
-        else:
-            thirds.setdefault(rule.theirs, {})[rule.third] = value
-    for name, parts in thirds.items():
-        foreign[name] = torch.cat([parts[index] for index in range(3)])
-    return foreign
+        parts.setdefault(rule.theirs, []).append(rule)
+    return Computed({theirs: partial(_joined, thirds, ours) for theirs, thirds in parts.items()})
+
+
+def _joined(rules: Sequence[Rule], ours: Mapping[str, Tensor]) -> Tensor:
+    values = [_to_theirs(rule, ours[rule.ours]) for rule in sorted(rules, key=lambda rule: rule.third or 0)]
+    return values[0] if len(values) == 1 else torch.cat(values)
+
+
+def _to_theirs(rule: Rule, value: Tensor) -> Tensor:
+    return value.reshape((1,) * rule.leading + tuple(value.shape) + (1,) * rule.trailing)
+
+
+def _read(rule: Rule, foreign: Mapping[str, Tensor], origin: str) -> Tensor:
+    return _to_ours(rule, foreign[rule.theirs], origin)
 
 
 def _to_ours(rule: Rule, value: Tensor, origin: str) -> Tensor:

@@ -18,9 +18,13 @@ from torch import Tensor, nn
 from unix.config import Config, describe
 from unix.errors import WeightsError
 from unix.model.dual_branch import DualBranch, ModelConfig
-from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config
+from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config, NoCodec, NoCodecConfig
+from unix.model.weights.tensors import TensorSource
 
 T = TypeVar("T")
+CODEC_CONFIG: TypeAdapter[FoldedVAEConfig | KLF16Config | NoCodecConfig] = TypeAdapter(
+    FoldedVAEConfig | KLF16Config | NoCodecConfig
+)
 
 
 def save_model(folder: Path, model: DualBranch, codec: ImageCodec) -> None:
@@ -31,7 +35,7 @@ def save_model(folder: Path, model: DualBranch, codec: ImageCodec) -> None:
 
 
 def load_model(folder: Path) -> tuple[DualBranch, ImageCodec]:
-    """Read what `save_model` wrote, on the CPU.
+    """Read what `save_model` wrote, on the CPU, a tensor at a time.
 
     Raises:
         WeightsError: a file is missing or damaged, or a tensor is missing, misshapen or unexpected.
@@ -39,15 +43,21 @@ def load_model(folder: Path) -> tuple[DualBranch, ImageCodec]:
     config = read_config(folder / "model.json", TypeAdapter(ModelConfig))
     with torch.random.fork_rng(devices=[]):
         model = DualBranch(config)
-    load_tensors(model, read_tensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
+    load_tensors(model, TensorSource.open(folder / "model.safetensors"), str(folder / "model.safetensors"))
     return model, load_codec(folder)
 
 
 def load_codec(folder: Path) -> ImageCodec:
     """Read only the image codec of a model's folder."""
-    codec_config = read_config(folder / "vae.json", TypeAdapter(FoldedVAEConfig | KLF16Config))
+    codec_config = read_config(folder / "vae.json", CODEC_CONFIG)
     with torch.random.fork_rng(devices=[]):
-        codec = FoldedVAE(codec_config) if isinstance(codec_config, FoldedVAEConfig) else KLF16(codec_config)
+        match codec_config:
+            case FoldedVAEConfig():
+                codec: ImageCodec = FoldedVAE(codec_config)
+            case KLF16Config():
+                codec = KLF16(codec_config)
+            case NoCodecConfig():
+                codec = NoCodec(codec_config)
     load_tensors(codec, read_tensors(folder / "vae.safetensors"), str(folder / "vae.safetensors"))
     return codec
 
@@ -102,20 +112,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy `tensors` into `module`, which must name exactly the same ones in the same shapes.
+    """Copy `tensors` one at a time into `module`, which must name exactly the same ones in the same shapes.
 
     Raises:
         WeightsError: names the first few missing, unexpected or misshapen tensors; `origin` says where they came from.
+            What fits may have been copied by then.
     """
     wanted = module.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in tensors]
     faults += [f"{name} is unexpected" for name in tensors if name not in wanted]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)}, not {list(value.shape)}"
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
+    with torch.no_grad():
+        for name, place in wanted.items():
+            value = tensors.get(name, place)
+            if value.shape != place.shape:
+                faults.append(f"{name} has shape {list(value.shape)}, not {list(place.shape)}")
+            elif not faults:
+                place.copy_(value)
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise WeightsError(f"{origin}: {'; '.join(faults[:5])}{more}")
-    module.load_state_dict(dict(tensors))

@@ -30,7 +30,7 @@ PROJECTOR = "language_model.model.repa_loss_fn.projectors.0.mlp."
 class ReferenceExtras:
     """What a reference checkpoint holds beyond our tensors."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     """Unused tensors, the fixed latent table, the alignment projector, under the reference's names."""
     connector_layers: bool
     """Whether the connector is called `connector.layers.{0,2}` (the published file) or `connector.fc{1,2}`."""
@@ -84,35 +84,101 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
         raise WeightsError(f"the reference configuration has no {error.args[0]!r}") from error
 
 
+def reference_config(config: ModelConfig) -> dict[str, Any]:
+    """A reference `config.json` of our configuration; `model_config` reads it back as it was.
+
+    Raises:
+        WeightsError: the reference cannot do what the configuration says.
+    """
+    decoder, vision, latent = config.decoder, config.vision, config.latent
+    if vision.stem_channels or vision.activation != "erf" or latent.positions != "corner":
+        raise WeightsError(
+            "the reference knows no convolutional stem, no tanh GELU in its tower and no interpolated positions; "
+            "this model's configuration has one of them"
+        )
+    return {
+        "model_type": "unix",
+        "latent_patch_size": 1,
+        "max_latent_size": latent.max_side,
+        "vit_max_num_patch_per_side": vision.image_size // vision.patch_size,
+        "connector_act": "gelu_pytorch_tanh" if config.connector_activation == "tanh" else "gelu",
+        "llm_config": {
+            "model_type": "qwen2",
+            "hidden_size": decoder.hidden_size,
+            "intermediate_size": decoder.intermediate_size,
+            "num_hidden_layers": decoder.num_layers,
+            "num_attention_heads": decoder.num_heads,
+            "num_key_value_heads": decoder.num_key_value_heads,
+            "vocab_size": decoder.vocabulary_size,
+            "rms_norm_eps": decoder.norm_epsilon,
+            "rope_theta": decoder.rotary_theta,
+            "hidden_act": "silu",
+            "qk_norm": True,
+            "tie_word_embeddings": False,
+        },
+        "vit_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": vision.hidden_size,
+            "image_size": vision.image_size,
+            "intermediate_size": vision.intermediate_size,
+            "num_attention_heads": vision.num_heads,
+            "num_hidden_layers": vision.num_layers,
+            "patch_size": vision.patch_size,
+            "layer_norm_eps": vision.layer_norm_epsilon,
+        },
+        "vae_config": {"downsample": 16, "z_channels": latent.channels},
+        "special_token_ids": {
+            "bos_token_id": config.tokens.bos,
+            "eos_token_id": config.tokens.eos,
+            "start_of_image": config.tokens.boi,
+            "end_of_image": config.tokens.eoi,
+        },
+    }
+
+
 def load_reference(model: DualBranch, tensors: Mapping[str, Tensor], origin: str) -> ReferenceExtras:
     """Copy a reference checkpoint into `model`; returns what has no place there.
 
     Raises:
         WeightsError: a tensor is missing, misshapen or unknown, or the latents' position table is not the fixed one.
     """
+    ours, extras = import_reference(model.config, tensors, origin)
+    load_tensors(model, ours, origin)
+    return extras
+
+
+def import_reference(
+    config: ModelConfig, tensors: Mapping[str, Tensor], origin: str
+) -> tuple[Mapping[str, Tensor], ReferenceExtras]:
+    """A reference checkpoint under our names, read when asked for, and what has no place there.
+
+    Raises:
+        WeightsError: a tensor is missing or unknown, or the latents' position table is not the fixed one.
+    """
     connector_layers = "connector.layers.0.weight" in tensors
-    ours, rest = import_tensors(list(rules(model.config, connector_layers)), tensors, origin)
+    ours, rest = import_tensors(list(rules(config, connector_layers)), tensors, origin)
     unknown = [name for name in rest if not name.startswith((*UNUSED, LATENT_TABLE, PROJECTOR))]
     if unknown:
         raise WeightsError(f"{origin}: unexpected {', '.join(unknown[:5])} ({len(unknown)} in all)")
     if LATENT_TABLE in rest:
-        side = model.config.latent.max_side
-        table = position_table(side, side, model.config.decoder.hidden_size)
+        side = config.latent.max_side
+        table = position_table(side, side, config.decoder.hidden_size)
         given = rest[LATENT_TABLE]
         if given.shape != table.shape or (given.float() - table).abs().max() > 1e-2:
             raise WeightsError(
                 f"{origin}: {LATENT_TABLE} {list(given.shape)} is not the fixed sin-cos table of {side}^2"
             )
-    load_tensors(model, ours, origin)
-    return ReferenceExtras(rest, connector_layers)
+    return ours, ReferenceExtras(rest, connector_layers)
 
 
 def export_reference(model: DualBranch, extras: ReferenceExtras) -> dict[str, Tensor]:
     """The model under the reference's names, with the extras."""
-    return to_reference(model.config, model.state_dict(), extras.connector_layers) | extras.tensors
+    return {**to_reference(model.config, model.state_dict(), extras.connector_layers), **extras.tensors}
 
 
-def to_reference(config: ModelConfig, ours: Mapping[str, Tensor], connector_layers: bool = False) -> dict[str, Tensor]:
+def to_reference(
+    config: ModelConfig, ours: Mapping[str, Tensor], connector_layers: bool = False
+) -> Mapping[str, Tensor]:
     """Tensors named and shaped as our parameters (weights or gradients) under the reference's names."""
     return export_tensors(list(rules(config, connector_layers)), ours)
 
@@ -126,7 +192,7 @@ def load_projector(tensors: Mapping[str, Tensor], prefix: str = PROJECTOR) -> Al
     return projector
 
 
-def export_projector(ours: Mapping[str, Tensor], prefix: str = PROJECTOR) -> dict[str, Tensor]:
+def export_projector(ours: Mapping[str, Tensor], prefix: str = PROJECTOR) -> Mapping[str, Tensor]:
     """Tensors named as an `AlignmentProjector`'s parameters under the reference's names."""
     return export_tensors(_projector_rules(prefix), ours)
 
@@ -158,7 +224,7 @@ def rules(config: ModelConfig, connector_layers: bool = False) -> Iterator[Rule]
     for index in range(config.decoder.num_layers):
         for branch, suffix in (("understanding", ""), ("generation", "_moe_gen")):
             yield from _layer(f"layers.{index}.{branch}.", f"language_model.model.layers.{index}.", suffix)
-    yield from _tower(config.vision)
+    yield from tower_rules(config.vision, "vit_model.vision_tower.")
 
 
 def _layer(ours: str, theirs: str, suffix: str) -> Iterator[Rule]:
@@ -177,8 +243,9 @@ def _layer(ours: str, theirs: str, suffix: str) -> Iterator[Rule]:
         yield Rule(f"{ours}{name}.weight", f"{theirs}{foreign}.weight")
 
 
-def _tower(config: VisionConfig) -> Iterator[Rule]:
-    ours, theirs = "vision.siglip.", "vit_model.vision_tower."
+def tower_rules(config: VisionConfig, theirs: str) -> Iterator[Rule]:
+    """The tower's tensors, which timm's names follow after `theirs`."""
+    ours = "vision.siglip."
     yield Rule(f"{ours}embeddings.position_embedding.weight", f"{theirs}pos_embed", leading=1)
     yield from _linear(f"{ours}embeddings.patch_embedding", f"{theirs}patch_embed.proj")
     yield from _linear(f"{ours}post_layernorm", f"{theirs}norm")

@@ -45,4 +45,4 @@ def test_unfit_tensors_are_named(name: str, value: torch.Tensor | None, said: st
     if value is not None:
         foreign[name] = value
     with pytest.raises(WeightsError, match=said):
-        import_tensors(RULES, foreign, "file")
+        dict(import_tensors(RULES, foreign, "file")[0])
