@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from unix.data.cleaning.alignment import Pair, Sentence, is_subsequence, words_of
-from unix.data.cleaning.vocabulary import is_noise, is_request, is_technique, tells_of_images, vocabulary
+from unix.data.cleaning.vocabulary import is_noise, is_request, tells_of_images, vocabulary
 from unix.data.labels import NEGATIVE, POSITIVE, Mention, find_mentions
 from unix.records import Status
 
@@ -222,9 +222,10 @@ def finding_lost(pair: Pair) -> bool:
         raised = [mention for mention in find_mentions(loss.origin.text) if mention.value != NEGATIVE]
         if not raised or is_request(loss.origin.text):
             continue
-        told = vocabulary().told.search(loss.words) is not None
-        occasion = told or (is_technique(loss.origin.text) and is_noise(loss.words))
-        occasion = occasion and vocabulary().ends.search(loss.words) is None
+        known = vocabulary()
+        told = known.told.search(loss.words) is not None
+        occasion = told or (known.technique.search(loss.words) is not None and is_noise(loss.words))
+        occasion = occasion and known.ends.search(loss.words) is None
         left = {mention.phrase for mention in find_mentions(loss.rest_text) if mention.value != NEGATIVE}
         for mention in raised:
             elsewhere = told and kept.issuperset(mention.classes)

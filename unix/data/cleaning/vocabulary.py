@@ -16,6 +16,7 @@ class Vocabulary(NamedTuple):
 
     told: re.Pattern[str]
     ends: re.Pattern[str]
+    technique: re.Pattern[str]
     noise: re.Pattern[str]
     shows: re.Pattern[str]
     parts: re.Pattern[str]
@@ -45,9 +46,10 @@ def tells_of_images(words: str) -> bool:
 def is_noise(words: str) -> bool:
     """Whether words tell who was told, or how the study was made without saying what it shows."""
     known = vocabulary()
-    return known.told.search(words) is not None or (
-        known.noise.search(words) is not None and known.shows.search(words) is None
-    )
+    if known.told.search(words) is not None:
+        return True
+    aside = known.noise.search(words) or known.technique.search(words)
+    return aside is not None and known.shows.search(words) is None
 
 
 def is_request(text: str) -> bool:
@@ -57,11 +59,6 @@ def is_request(text: str) -> bool:
     return _HISTORY.search(text) is not None and vocabulary().shows.search(text.lower()) is None
 
 
-def is_technique(text: str) -> bool:
-    """Whether a sentence begins with the view that was made."""
-    return _TECHNIQUE.search(text) is not None
-
-
 _REQUEST = re.compile(
     r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
     r"|exam(?:ination)?|procedure|notification)\s*:|^\W*(?:an? |the )?addend\w+\b"
@@ -69,13 +66,9 @@ _REQUEST = re.compile(
     r"|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
     re.IGNORECASE,
 )
-_TECHNIQUE = re.compile(
-    r"^\W*(?:an? |the )?(?:portable|single|frontal|lateral|ap|pa|upright|supine|semi\w*|bedside|chest|repeat|views?)\b"
-    r"[^.]*\b(?:views?|radiographs?|films?|x-?rays?|images?)\b",
-    re.IGNORECASE,
-)
 _HISTORY = re.compile(
     r"\byears?[- ]old\b|\b(?:history of|patient with)\b"
+    r"|[,;] (?:please )?(?:evaluate|assess|eval|rule out|r/o)\b(?! with)"
     r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
     re.IGNORECASE,
 )
