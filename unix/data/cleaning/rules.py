@@ -66,6 +66,7 @@ _TOLD = frozenset({"notification", "signature", "dictation"})
 # Words that point at the picture.
 _DEIXIS = re.compile(
     r"\b(?:radiographs?|x-?\s?rays?|cxrs?|films?|there (?:is|are|was|were)"
+    r"|these (?:findings|appearances|features|changes)"
     r"|(?:is|are) (?:seen|noted|present|visible|identified))\b"
 )
 _TOMOGRAPHY = re.compile(r"\bCTA?\b|\bcomputed tomograph|\bCTPA\b", re.IGNORECASE)
