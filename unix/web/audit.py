@@ -108,26 +108,14 @@ def router(pages: Pages) -> APIRouter:
 
     def _study(view: View, chosen: StudyFilter, row: int, study: str, request: Request) -> dict[str, Any]:
         page = study_page(library, view, row)
-        rows = select(view, chosen)
-        place = rows.index_of(row)
-        neighbours = {
-            "previous": rows[place - 1] if place else None,
-            "next": rows[place + 1] if place is not None and place + 1 < rows.len() else None,
-        }
-        if place is None and rows.len():  # it has just left the filter: what follows it is next
-            after = rows.filter(rows > row)
-            neighbours["next"] = after[0] if after.len() else rows[0]
-        links = {
-            side: None if number is None else f"/study?{_study_query(view, number, chosen)}"
-            for side, number in neighbours.items()
-        }
+        place, count, links = _neighbours(view, chosen, row)
         return {
             "p": page,
             "f": chosen,
             "study": study,
             "view": view,
             "place": place,
-            "count": rows.len(),
+            "count": count,
             "links": links,
             "versions_known": len(library.cleanings),
             "history": reviewing.history(library, page.row["source"], page.row["study_id"]),
@@ -190,7 +178,7 @@ def router(pages: Pages) -> APIRouter:
                 values = _study(view, chosen, row, study, request)
                 values.update(draft=text, warning=verdict, note=form.get("note", ""))
                 return pages.show(request, "study.html.j2", status_code=409, **values)
-        following = _study(view, chosen, row, study, request)["links"]["next"]
+        following = _neighbours(view, chosen, row)[2]["next"]
         reviewing.decide(
             library,
             view,
@@ -338,6 +326,22 @@ def router(pages: Pages) -> APIRouter:
         return pages.show(request, "jobs_part.html.j2" if part else "jobs.html.j2", jobs=pages.jobs)
 
     return routes
+
+
+def _neighbours(view: View, chosen: StudyFilter, row: int) -> tuple[int | None, int, dict[str, str | None]]:
+    """Where a study stands in the filter, how many are there, and the addresses before and after it."""
+    rows = select(view, chosen)
+    place = rows.index_of(row)
+    before = rows[place - 1] if place else None
+    after = rows[place + 1] if place is not None and place + 1 < rows.len() else None
+    if place is None and rows.len():  # it has left the filter: what would follow it is next
+        later = rows.filter(rows > row)
+        after = later[0] if later.len() else rows[0]
+    links = {
+        side: None if number is None else f"/study?{_study_query(view, number, chosen)}"
+        for side, number in (("previous", before), ("next", after))
+    }
+    return place, rows.len(), links
 
 
 def _study_query(view: View, row: int, chosen: StudyFilter) -> str:

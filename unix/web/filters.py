@@ -111,16 +111,14 @@ def page_rows(view: View, rows: pl.Series, chosen: StudyFilter, columns: list[st
 
 
 def _terms(query: str) -> list[str]:
-    return [(quoted or word).lower() for quoted, word in _TERM.findall(query)]
+    return [quoted or word for quoted, word in _TERM.findall(query)]
 
 
 def _contains(term: str) -> pl.Expr:
-    return (
-        pl.col("raw_lower").str.contains(term, literal=True)
-        | pl.col("clean_lower").str.contains(term, literal=True).fill_null(False)
-        | (pl.col("study_id") == term.removeprefix("s"))
-        | (pl.col("subject_id") == term.removeprefix("p"))
-    )
+    texts = ("report_raw", "findings", "impression")
+    found = [pl.col(name).str.contains_any([term], ascii_case_insensitive=True).fill_null(False) for name in texts]
+    known = (pl.col("study_id") == term.removeprefix("s")) | (pl.col("subject_id") == term.removeprefix("p"))
+    return pl.any_horizontal(*found, known)
 
 
 def _conditions(chosen: StudyFilter) -> list[pl.Expr]:

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,7 +31,7 @@ RAW_LABEL, CLEAN_LABEL = "raw:", "clean:"
 """Prefixes of the label columns of a view."""
 
 _VIEWS_KEPT = 2
-_RESULTS_KEPT = 48
+_RESULTS_KEPT = 24
 _REVIEW = ("decision", "edited_findings", "edited_impression", "reviewer", "note", "reviewed_at")
 _TABLES = ("studies", "images", "cleaned_reports", "splits", "text_labels", "rejections", "reviews")
 
@@ -74,6 +74,7 @@ class _Base:
     studies: pl.DataFrame
     images: pl.DataFrame
     cleanings: tuple[Cleaning, ...]
+    sources: frozenset[str]
 
 
 class Library:
@@ -101,7 +102,7 @@ class Library:
                 self._base = _read_base(self.store)
             elif changed & {"cleaned_reports", "text_labels"}:
                 self._cleaned.clear()
-                self._base = _Base(self._base.studies, self._base.images, _cleanings(self.store))
+                self._base = replace(self._base, cleanings=_cleanings(self.store))
             self._versions = versions
             return True
 
@@ -118,12 +119,12 @@ class Library:
     @property
     def synthetic(self) -> bool:
         """Whether every study is of the phantom, and there is one."""
-        return self._loaded().studies["source"].unique().to_list() == ["phantom"]
+        return self._loaded().sources == frozenset({"phantom"})
 
     @property
     def open_data(self) -> bool:
         """Whether anyone may read every study's report."""
-        return set(self._loaded().studies["source"].unique()) <= OPEN_SOURCES
+        return self._loaded().sources <= OPEN_SOURCES
 
     def view(self, prompt_version: str = "", model: str = "") -> View:
         """The studies under the cleaning that fits, the one with most reports first."""
@@ -187,12 +188,11 @@ def _read_base(store: Store) -> _Base:
         .join(splits, on=STUDY, how="left")
         .sort(STUDY)
         .with_columns(
-            raw_lower=pl.col("report_raw").str.to_lowercase(),
             raw_words=pl.col("report_raw").str.count_matches(r"\S+"),
         )
         .collect()
     )
-    return _Base(studies, images, _cleanings(store))
+    return _Base(studies, images, _cleanings(store), frozenset(studies["source"].unique()))
 
 
 def _cleanings(store: Store) -> tuple[Cleaning, ...]:
@@ -216,8 +216,6 @@ def _with_cleaning(store: Store, studies: pl.DataFrame, cleaning: Cleaning | Non
         cleaned = cleaned.sort(pl.col("status") != Status.FAILED, "created_at", "parameters_digest")
         cleaned = cleaned.unique(subset=ANSWER, keep="last", maintain_order=True)
     cleaned = cleaned.with_columns(cleaned_text_digests(cleaned)).with_columns(
-        # every word of an accepted report stands in the raw one, so a search need not look at it twice
-        clean_lower=pl.when(pl.col("status") != Status.ACCEPTED).then(text.str.to_lowercase()),
         clean_words=text.str.count_matches(r"\S+"),
         categories=category.list.unique().cast(pl.List(pl.Categorical)),
         **{name: pl.col(name).cast(pl.Categorical) for name in ("prompt_digest", "parameters_digest", "endpoint")},

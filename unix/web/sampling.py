@@ -75,7 +75,7 @@ class Sample(Config):
             return ranked["row"].head(self.n)
         sizes = _allocation(dict(ranked.group_by("stratum").len().iter_rows()), self.n)
         chosen = ranked.with_columns(place=pl.int_range(pl.len()).over("stratum")).filter(
-            pl.col("place") < pl.col("stratum").replace_strict(sizes, return_dtype=pl.Int64)
+            pl.col("place") < pl.col("stratum").cast(pl.String).replace_strict(sizes, return_dtype=pl.Int64)
         )
         return chosen["row"]
 
@@ -98,7 +98,7 @@ class Sample(Config):
                 reviewed=(pl.col("chosen") & pl.col("decision").is_not_null()).sum(),
                 errors=error.sum(),
             )
-            .sort("stratum")
+            .sort(pl.col("stratum").cast(pl.String))
         )
         total = ranked.height
         strata = tuple(
@@ -130,7 +130,7 @@ class Sample(Config):
         ranks = [hashlib.blake2b(key, digest_size=8).digest() for key in keys]
         return (
             rows.with_columns(
-                stratum=(stratum.fill_null("none") if self.stratify else pl.lit("all")),
+                stratum=(stratum.fill_null("none") if self.stratify else pl.lit("all")).cast(pl.Categorical),
                 rank=pl.Series(ranks, dtype=pl.Binary),
             )
             .sort("rank", "row")

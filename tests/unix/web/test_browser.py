@@ -101,7 +101,9 @@ def test_search_filter_and_open(site: Site) -> None:
     page.wait_for_url("**status=rejected**")
     page.wait_for_function("document.querySelector('#results').textContent.includes('of 300 studies')")
     wanted = site.library.view(model=SLOPPY).rows.filter(
-        pl.col("raw_lower").str.contains("pleural effusion") | pl.col("clean_lower").str.contains("pleural effusion"),
+        pl.any_horizontal(
+            pl.col("report_raw", "findings", "impression").str.contains("(?i)pleural effusion").fill_null(False)
+        ),
         status="rejected",
     )
     playwright.expect(page.locator("#results .tools strong")).to_have_text(str(wanted.height))
