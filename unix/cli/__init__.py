@@ -19,6 +19,7 @@ for command in (
     learning.generate,
     learning.evaluate,
     learning.parity,
+    learning.convert,
     planning.plan,
     serving.serve,
 ):

@@ -144,6 +144,25 @@ def evaluate(
     present(summary, json)
 
 
+def convert(
+    source_layout: Annotated[str, typer.Argument(metavar="FROM", help="native, reference, janus or kl-f16.")],
+    target_layout: Annotated[str, typer.Argument(metavar="TO", help="native, reference or kl-f16.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder of weights, or the file in it.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The folder to write; it must not exist yet.")],
+    seed: Annotated[int | None, typer.Option(help="Of what the source does not have and must be drawn.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Convert weights from one layout to another."""
+    from unix.training.conversion import ConvertConfig, convert
+
+    layouts = {"source_layout": source_layout, "target_layout": target_layout}
+    summary = convert(ConvertConfig.build({**layouts, **given(source=source, target=target, seed=seed)}))
+    for name, lines in (("new", summary.new), ("unused", summary.unused), ("note", summary.notes)):
+        for line in lines:
+            typer.echo(f"{name:<8}{line}")
+    present(summary, json)
+
+
 def parity(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings of another implementation.")],
     json: JsonOption = None,
