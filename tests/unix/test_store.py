@@ -1,6 +1,7 @@
 """The store: what each way of writing leaves behind, also with several writers at once."""
 
 import multiprocessing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -298,3 +299,15 @@ def test_a_commit_prepared_on_an_old_version_is_prepared_again(store: Store, mon
     monkeypatch.setattr(Store, "_open", open_and_be_overtaken)
     store.upsert("splits", splits(("b", "ours"), ("c", "ours")))
     assert content(store) == [("a", "train"), ("b", "ours"), ("c", "ours")]
+
+
+def test_removed_rows_are_gone_and_stay_in_the_history(store: Store) -> None:
+    review = dict.fromkeys(SCHEMAS["reviews"], "x") | {"created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    rows = pl.DataFrame([review, review | {"study_id": "y"}])
+    store.append("reviews", rows)
+    before = store.version("reviews")
+    store.remove("reviews", rows.select("study_id", "created_at").filter(study_id="y"))
+    assert store.read("reviews")["study_id"].to_list() == ["x"]
+    assert store.scan("reviews", before).collect().height == 2
+    store.remove("reviews", rows.clear())
+    assert store.read("reviews").height == 1

@@ -258,3 +258,12 @@ def test_rejected_reports_are_asked_again_only_on_request(tmp_path: Path) -> Non
 def test_a_partition_that_does_not_exist_is_refused(partition: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="partition"):
         CleanConfig.build({"store": "s", "partition": partition})
+
+
+def test_only_the_named_texts_are_cleaned(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, [report(0), report(1), report(1), report(2)])
+    wanted = frozenset({text_digest(report(1))})
+    summary = clean(CleanConfig(store=store.uri, only=wanted))
+    assert (summary.reports, summary.calls) == (2, 1)
+    assert set(rows(store)["report_sha256"]) == wanted
