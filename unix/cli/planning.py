@@ -1,10 +1,11 @@
-"""Commands about runs: what one will take."""
+"""Commands about runs: what one will take, whether this machine is ready for it, what became of those before."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unix.cli.frame import JsonOption, given, present
+from unix.cli.frame import DEFAULT_STORE, FAILED, JsonOption, StoreOption, given, present, write
 
 
 def plan(
@@ -21,7 +22,10 @@ def plan(
     utilisation: Annotated[float | None, typer.Option(metavar="X", help="Share of the peak that is reached.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """Say what a stage takes: parameters, memory per GPU, FLOPs, hours; nothing is allocated."""
+    """Say what a stage takes: memory per GPU, FLOPs, hours.
+
+    Nothing is allocated.
+    """
     from unix.training.plan import PlanConfig
     from unix.training.plan import plan as plan_stage
     from unix.training.stages import load_stage
@@ -30,3 +34,91 @@ def plan(
     train = load_stage(stage, preset=preset, config=config, overrides=[*places, *(settings or ())])
     machine = given(gpus=gpus, gpu_memory_gb=gpu_memory_gb, tokens=tokens, tflops=tflops, utilisation=utilisation)
     present(plan_stage(PlanConfig(train=train, **machine)), json)
+
+
+def doctor(
+    store: StoreOption = DEFAULT_STORE,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="The source's folder.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="What is to be trained: tiny or paper.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="CHECKPOINT", help="The weights that stage 1 is to start from.")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+    ] = None,
+    run_folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs will be written.")] = Path(
+        "runs"
+    ),
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; asked for its models, no more.")
+    ] = None,
+    acknowledge_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Say what a long run would miss, and where to get it.
+
+    Exits 1 where something is missing. Changes nothing, reads no report, shows no key.
+    """
+    from unix.doctor import DoctorConfig, examine
+
+    options = given(
+        store=store,
+        source=source,
+        root=root,
+        preset=preset,
+        start=start,
+        shards=shards,
+        runs=str(run_folder),
+        endpoint=endpoint,
+        acknowledge_host=tuple(acknowledge_host) if acknowledge_host else None,
+    )
+    summary = examine(DoctorConfig.build(options))
+    width = max(len(check.name) for check in summary.checks)
+    for check in summary.checks:
+        remedy = f"; {check.remedy}" if check.remedy else ""
+        typer.echo(f"{check.state:<7}  {check.name:<{width}}  {check.found}{remedy}")
+    write(summary, json)
+    if summary.missing:
+        typer.echo(f"{summary.missing} missing, {summary.warnings} warnings", err=True)
+        raise typer.Exit(FAILED)
+
+
+def runs(
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The folder that holds runs.")] = Path("runs"),
+    json: JsonOption = None,
+) -> None:
+    """List runs: stage, newest step of how many, loss, when, lineage."""
+    from unix.runs import list_runs
+
+    rows = list_runs(folder)
+    cells = [("run", "stage", "checkpoint", "step", "of", "loss", "incidents", "last wrote (UTC)", "started from", "")]
+    for row in rows:
+        parents = " < ".join(f"{stage}@{step}" for stage, _, step in map(_lineage, reversed(row.parents)))
+        cells.append(
+            (
+                row.folder,
+                row.stage or "-",
+                str(row.checkpoint or "-"),
+                str(row.step),
+                "-" if row.steps is None else str(row.steps),
+                "-" if row.loss is None else f"{row.loss:.4g}",
+                str(row.incidents),
+                "-" if row.updated is None else f"{row.updated:%Y-%m-%d %H:%M}",
+                parents or "-",
+                row.problem or "; ".join(row.notes),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    write({"runs": [row.model_dump(mode="json") for row in rows]}, json)
+
+
+def _lineage(parent: str) -> tuple[str, str, str]:
+    """`<stage>:<configuration digest>:<step>` in its parts."""
+    stage, _, rest = parent.partition(":")
+    digest, _, step = rest.rpartition(":")
+    return stage, digest, step

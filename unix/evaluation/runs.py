@@ -9,6 +9,7 @@ from typing import Any
 
 from unix.errors import WeightsError
 from unix.evaluation.charts import Series
+from unix.runs import META_FILE, METRICS_FILE, newest_checkpoint
 
 _NO_LOSS = frozenset({"step", "part", "grad_norm", "learning_rate", "tokens_per_second", "data_wait_seconds"})
 
@@ -35,12 +36,11 @@ def read_run(folder: str | Path) -> Run:
         WeightsError: the folder holds no whole checkpoint.
     """
     root = Path(folder)
-    whole = [path.parent for path in root.glob("step-*/meta.json")]
-    if not whole:
+    newest = newest_checkpoint(root)
+    if newest is None:
         raise WeightsError(f"no checkpoint in {root}: expected step-<N> with meta.json inside")
-    newest = max(whole, key=lambda path: int(path.name.removeprefix("step-")))
-    meta = json.loads((newest / "meta.json").read_bytes())
-    metrics = root / "metrics.jsonl"
+    meta = json.loads((newest / META_FILE).read_bytes())
+    metrics = root / METRICS_FILE
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     return Run(
         folder=newest,
