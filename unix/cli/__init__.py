@@ -21,6 +21,8 @@ for command in (
     learning.parity,
     learning.convert,
     planning.plan,
+    planning.doctor,
+    planning.runs,
     serving.serve,
 ):
     app.command()(command)
