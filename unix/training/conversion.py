@@ -166,9 +166,11 @@ def _native_to_reference(source: Path, target: Path, config: ConvertConfig) -> C
 
 def _janus_to_native(source: Path, target: Path, config: ConvertConfig) -> ConvertSummary:
     tensors = TensorSource.open(source)
-    model = janus.model_config(_configuration(source), tensors, _special_tokens(source))
-    ours, new = janus.import_janus(model, tensors, config.seed)
-    rules = list(janus.rules(model, janus.is_deepseek(tensors.shapes)))
+    values = _configuration(source)
+    model = janus.model_config(values, tensors, _special_tokens(source))
+    tied = janus.is_tied(values, tensors.shapes)
+    ours, new = janus.import_janus(model, tensors, config.seed, tied)
+    rules = list(janus.rules(model, janus.is_deepseek(tensors.shapes), tied))
     check_shapes(rules, _shapes(model), tensors.shapes, tensors.origin)
     written = _Written()
     _write_model(target, model, ours, written)

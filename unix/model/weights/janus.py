@@ -90,13 +90,21 @@ def model_config(values: Mapping[str, Any], source: TensorSource, tokens: Specia
     )
 
 
-def import_janus(config: ModelConfig, source: TensorSource, seed: int) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+def is_tied(values: Mapping[str, Any], names: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding: it is not there, and the configuration says so."""
+    there = not {"lm_head.weight", "language_model.lm_head.weight"}.isdisjoint(names)
+    return not there and bool(values.get("tie_word_embeddings"))
+
+
+def import_janus(
+    config: ModelConfig, source: TensorSource, seed: int, tied: bool = False
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     """Our model's tensors, read or made when asked for, and the names of those that Janus does not have.
 
     Raises:
         WeightsError: a tensor is missing or unknown.
     """
-    ours, rest = import_tensors(list(rules(config, is_deepseek(source.shapes))), source, source.origin)
+    ours, rest = import_tensors(list(rules(config, is_deepseek(source.shapes), tied)), source, source.origin)
     unknown = [name for name in rest if not name.startswith(UNUSED)]
     if unknown:
         raise WeightsError(f"{source.origin}: unexpected {', '.join(unknown[:5])} ({len(unknown)} in all)")
@@ -110,11 +118,11 @@ def import_janus(config: ModelConfig, source: TensorSource, seed: int) -> tuple[
     return Computed(functions), new
 
 
-def rules(config: ModelConfig, deepseek: bool) -> Iterator[Rule]:
-    """Every tensor of ours that Janus has, and its name there."""
+def rules(config: ModelConfig, deepseek: bool, tied: bool = False) -> Iterator[Rule]:
+    """Every tensor of ours that Janus has, and its name there; `tied`: the embedding is the head as well."""
     names = _Names(deepseek)
     yield Rule("embedding.weight", names.embedding)
-    yield Rule("head.weight", names.head)
+    yield Rule("head.weight", names.embedding if tied else names.head)
     yield Rule("understanding_norm.weight", names.norm)
     for ours, theirs in (("connector.first", names.aligner[0]), ("connector.second", names.aligner[1])):
         for kind in ("weight", "bias"):
