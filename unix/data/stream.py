@@ -23,7 +23,9 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 from PIL.JpegImagePlugin import JpegImageFile
+from pydantic import Field
 
+from unix.config import Config
 from unix.data.images import Pixels
 from unix.data.order import epoch_order
 from unix.data.shard_file import ShardFile
@@ -37,6 +39,17 @@ logger = logging.getLogger(__name__)
 LastBatch = Literal["drop", "keep", "pad"]
 """What becomes of an epoch's last, smaller batch: left out, served as it is, or filled up with marked copies."""
 _BATCHES_AHEAD = 2
+
+
+class LoaderConfig(Config):
+    """How a run reads its shards. None of it changes the order, nor, where no sample is damaged, what is read."""
+
+    workers: int = Field(default=2, ge=0)
+    """Threads that read ahead; some twenty hide an object store's latency."""
+    on_corrupt: Literal["raise", "skip"] = "raise"
+    """Whether a damaged sample stops the run, or is left out and counted."""
+    cache: CacheConfig | None = None
+    """Local copy of what is read from an object store."""
 
 
 @dataclass(frozen=True, slots=True)

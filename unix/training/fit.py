@@ -39,6 +39,8 @@ class Fit:
     """Of the finished run; each checkpoint gets it with its own step and loader state."""
     optimizer: OptimizerConfig
     reader: ShardReader
+    workers: int
+    """Threads that read ahead."""
     global_batch: int
     checkpoint_every: int
     resume: bool
@@ -117,7 +119,15 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
 
 
 def _samples(run: Fit, state: LoaderState | None, engine: Engine) -> Iterator[tuple[list[Sample], LoaderState]]:
-    return stream(run.reader, run.meta.seed, run.global_batch, state, rank=engine.rank, world_size=engine.world)
+    return stream(
+        run.reader,
+        run.meta.seed,
+        run.global_batch,
+        state,
+        rank=engine.rank,
+        world_size=engine.world,
+        workers=run.workers,
+    )
 
 
 def _resume(run: Fit, optimizer: Optimizer, engine: Engine) -> Position:

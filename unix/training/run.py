@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unix.config import Config
 from unix.data.pack import UnderstandingPacking
-from unix.data.stream import ShardReader
+from unix.data.stream import LoaderConfig, ShardReader
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, Interrupted
 from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncoder
@@ -134,7 +134,7 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     if model.config != config.model:
         raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
     tokenizer = Tokenizer.load(start)
-    reader = ShardReader(Path(config.shards) / config.data_set, Split.TRAIN)
+    reader = _reader(config, config.data_set, Split.TRAIN)
     packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
     parent = read_meta(start)
     notes = list(parent.notes)
@@ -171,6 +171,7 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         meta=meta,
         optimizer=config.optimizer,
         reader=reader,
+        workers=config.loader.workers,
         global_batch=config.global_batch,
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
@@ -190,7 +191,7 @@ def _validation(
     """Looks at the stage on its validation split, encoding images as it goes; without REPA's term."""
     if config.validation.every is None:
         return None
-    reader = ShardReader(Path(config.shards) / config.data_set, Split.VALIDATE)
+    reader = _reader(config, config.data_set, Split.VALIDATE)
     seed, micro_batch = config.seed, config.micro_batch
     if config.stage == Stage.UNDERSTANDING:
         objective: Objective = UnderstandingObjective(model, tokenizer, packing, seed=seed, micro_batch=micro_batch)
@@ -205,6 +206,11 @@ def _validation(
     return Validation(config.validation, objective, reader, show, Path(config.run_dir))
 
 
+def _reader(config: TrainConfig, name: str, split: Split) -> ShardReader:
+    loader = config.loader
+    return ShardReader(Path(config.shards) / name, split, on_corrupt=loader.on_corrupt, cache=loader.cache)
+
+
 def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], notes: tuple[str, ...]) -> Meta:
     return Meta(
         stage=config.stage,
@@ -212,8 +218,10 @@ def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], no
         steps=config.steps,
         seed=config.seed,
         loader=None,
-        # Where a run lies and whether it was interrupted does not change what it is.
-        configuration_digest=config.model_copy(update={"resume": False, "run_dir": "", "shards": ""}).digest(),
+        # Where a run lies, how it reads and whether it was interrupted does not change what it is.
+        configuration_digest=config.model_copy(
+            update={"resume": False, "run_dir": "", "shards": "", "loader": LoaderConfig()}
+        ).digest(),
         architecture_digest=config.model.digest(),
         shards_digest=reader.manifest.digest(),
         parents=parents,
@@ -240,8 +248,10 @@ def _moments(
     stage: GenerationStageConfig, codec: ImageCodec, config: TrainConfig, reader: ShardReader, engine: Engine
 ) -> Encodings:
     if stage.latents == "shards":
-        folder = Path(config.shards) / f"{config.data_set}-latents"
-        return ShardEncodings(ShardReader(folder, Split.TRAIN), reader)
+        latents = ShardReader(
+            Path(config.shards) / f"{config.data_set}-latents", Split.TRAIN, cache=config.loader.cache
+        )
+        return ShardEncodings(latents, reader)
     return _encodings(codec_moments(codec), stage.latents == "memory", reader, engine)
 
 

@@ -8,6 +8,7 @@ from pydantic import PositiveInt, model_validator
 
 from unix.config import Config, read_yaml
 from unix.data.pack import GenerationPacking, UnderstandingPacking
+from unix.data.stream import LoaderConfig
 from unix.data.user_prompts import load_user_prompts
 from unix.errors import ConfigError
 from unix.model.dual_branch import ModelConfig
@@ -97,7 +98,8 @@ class TrainConfig(Config):
     """Processes of this machine that share every batch where there is no torchrun and no GPU; one a core at most."""
     checkpoint_every: PositiveInt
     shards: str
-    """Folder that holds the shard sets."""
+    """Folder or object-store URI that holds the shard sets."""
+    loader: LoaderConfig = LoaderConfig()
     data_set: str
     """Name of the shard set to train on, such as `generation-256`."""
     run_dir: str

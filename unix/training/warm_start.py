@@ -271,6 +271,7 @@ def _fit_part(
             update={"learning_rate": part.learning_rate, "decay_steps": part.decay_steps}
         ),
         reader=reader,
+        workers=config.loader.workers,
         global_batch=part.global_batch or config.global_batch,
         checkpoint_every=config.checkpoint_every,
         resume=config.resume,
