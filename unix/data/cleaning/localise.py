@@ -13,6 +13,7 @@ from unix.data.cleaning.sentences import split_sentences
 from unix.data.sections import split_sections
 from unix.records import CleanedReport
 
+_WORD = re.compile(r"\w+")
 _ABOUT_RAW = frozenset({"content_lost", "finding_lost", "number_lost", "laterality_lost"})
 """Guards that miss something: the sentence to show is the raw report's."""
 
@@ -51,11 +52,19 @@ def _fault(guard: Guard, pair: Pair) -> Fault:
         return fault
     if guard.name in _ABOUT_RAW:
         return replace(fault, raw=tuple(_guilty_raw(guard, pair)))
-    return replace(
-        fault,
-        findings=tuple(_guilty(guard, pair, pair.cleaned.findings)),
-        impression=tuple(_guilty(guard, pair, pair.cleaned.impression)),
-    )
+    found = [tuple(_guilty(guard, pair, text)) for text in (pair.cleaned.findings, pair.cleaned.impression)]
+    if not any(found):  # only the sentences together are at fault: show those that the raw report does not have
+        found = [tuple(_edited(pair, text)) for text in (pair.cleaned.findings, pair.cleaned.impression)]
+    return replace(fault, findings=found[0], impression=found[1])
+
+
+def _edited(pair: Pair, text: str) -> Iterator[tuple[int, int]]:
+    raw = _plain(pair.raw)
+    return (place for place in _places(text) if _plain(text[slice(*place)]) not in raw)
+
+
+def _plain(text: str) -> str:
+    return f" {' '.join(_WORD.findall(text.lower()))} "
 
 
 def _guilty(guard: Guard, pair: Pair, text: str) -> Iterator[tuple[int, int]]:

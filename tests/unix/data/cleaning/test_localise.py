@@ -43,6 +43,12 @@ def test_what_is_missing_is_found_in_the_raw_report_across_its_line_breaks() -> 
     )
 
 
+def test_what_no_sentence_does_alone_is_found_in_the_sentences_that_are_not_the_reports() -> None:
+    doubled = "There is a small left pleural effusion, there is. The heart is normal."
+    found = places(CleanedReport(doubled, KEPT.impression))
+    assert found["added_word"] == ([], ["There is a small left pleural effusion, there is."], [])
+
+
 def test_an_empty_answer_has_no_place() -> None:
     assert places(CleanedReport("", "")) == {"empty": ([], [], [])}
 
