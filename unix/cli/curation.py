@@ -193,7 +193,7 @@ def label(
     json: JsonOption = None,
 ) -> None:
     """Add CheXpert-14 labels to a table of texts."""
-    from unix.data.labels import LabelFileConfig, label_file
+    from unix.data.label_file import LabelFileConfig, label_file
 
     present(label_file(LabelFileConfig(file=file, text_column=text_column, out=out)), json)
 

@@ -17,73 +17,39 @@ and the phrase lists are this project's own.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Flag, auto
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import yaml
-
-from unix.config import Config
-from unix.data.phrases import PhraseBook, expand
-from unix.data.text_table import read_table, write_table
-from unix.errors import ConfigError
-from unix.records import CHEXPERT_14, Labels, no_labels
+from unix.data.label_lexicon import (
+    ABNORMAL,
+    AFFIRMED,
+    ALTERNATIVE,
+    BREAK,
+    COMMA,
+    CONJUNCTION,
+    CUE,
+    FINDING,
+    HINT,
+    MENTION,
+    NEGATION_ADJACENT,
+    NEGATION_AFTER,
+    NEGATION_BEFORE,
+    NEGATION_NEAR,
+    NORMAL,
+    QUIET,
+    SEPARATOR,
+    SINGULAR,
+    STATE,
+    SUBJECT,
+    TOPIC,
+    UNCERTAINTY_AFTER,
+    UNCERTAINTY_BEFORE,
+    VERB,
+    VERSUS,
+    load_lexicon,
+)
+from unix.records import Labels, no_labels
 
 POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
-
-_LEXICON = Path(__file__).parent / "lexicon"
-
-
-class _Role(Flag):
-    MENTION = auto()
-    HINT = auto()
-    SUBJECT = auto()
-    QUIET = auto()
-    NEUTRAL = auto()
-    NEGATION_BEFORE = auto()
-    NEGATION_NEAR = auto()
-    NEGATION_AFTER = auto()
-    NEGATION_ADJACENT = auto()
-    UNCERTAINTY_BEFORE = auto()
-    UNCERTAINTY_AFTER = auto()
-    VERSUS = auto()
-    BREAK = auto()
-    SEPARATOR = auto()
-    COMMA = auto()
-    CONJUNCTION = auto()
-    ALTERNATIVE = auto()
-    VERB = auto()
-    SINGULAR = auto()
-    AFFIRMED = auto()
-    TOPIC = auto()
-    ABNORMAL = auto()
-    NORMAL = auto()
-    UNSURE = auto()
-
-
-# Plain integers: testing a Flag member costs ten times as much, a dozen times per phrase.
-_MENTION, _HINT = _Role.MENTION.value, _Role.HINT.value
-_SUBJECT, _QUIET = _Role.SUBJECT.value, _Role.QUIET.value
-_NEGATION_BEFORE, _NEGATION_AFTER = _Role.NEGATION_BEFORE.value, _Role.NEGATION_AFTER.value
-_NEGATION_ADJACENT, _NEGATION_NEAR = _Role.NEGATION_ADJACENT.value, _Role.NEGATION_NEAR.value
-_UNCERTAINTY_BEFORE, _UNCERTAINTY_AFTER = _Role.UNCERTAINTY_BEFORE.value, _Role.UNCERTAINTY_AFTER.value
-_VERSUS, _BREAK, _SEPARATOR = _Role.VERSUS.value, _Role.BREAK.value, _Role.SEPARATOR.value
-_COMMA, _CONJUNCTION = _Role.COMMA.value, _Role.CONJUNCTION.value
-_ALTERNATIVE, _VERB, _AFFIRMED = _Role.ALTERNATIVE.value, _Role.VERB.value, _Role.AFFIRMED.value
-_SINGULAR = _Role.SINGULAR.value
-_TOPIC = _Role.TOPIC.value
-_ABNORMAL, _NORMAL, _UNSURE = _Role.ABNORMAL.value, _Role.NORMAL.value, _Role.UNSURE.value
-_STATE = _ABNORMAL | _NORMAL | _UNSURE
-_FINDING = _MENTION | _HINT | _SUBJECT
-_CUE = _NEGATION_BEFORE | _UNCERTAINTY_BEFORE | _VERSUS
-
-
-class _Cue(NamedTuple):
-    """What a phrase of the lexicon does: its roles (bits of `_Role`) and, for a finding, its classes."""
-
-    roles: int
-    classes: tuple[str, ...] = ()
 
 
 class _Event(NamedTuple):
@@ -109,48 +75,6 @@ class Mention:
     end: int
 
 
-class LabelFileConfig(Config):
-    """What `label_file` reads and writes."""
-
-    file: str
-    """CSV or Parquet with the texts."""
-    text_column: str
-    out: str
-    """CSV or Parquet, by its suffix."""
-
-
-class LabelFileSummary(Config):
-    """What `label_file` did."""
-
-    rows: int
-    empty: int
-    """Rows without text; their labels are all null."""
-    positive: dict[str, int]
-    """Rows per class that are labelled 1."""
-
-
-def label_file(config: LabelFileConfig) -> LabelFileSummary:
-    """Label a column of texts and write the table with the 14 columns added (1, 0, -1 or null).
-
-    Raises:
-        ConfigError: the file cannot be read, has no such column, or has a class's column already.
-    """
-    import polars as pl
-
-    frame = read_table(config.file, [config.text_column])
-    if taken := [name for name in CHEXPERT_14 if name in frame.columns]:
-        raise ConfigError(f"{config.file} has the columns {', '.join(taken)} already; rename them first")
-    texts = frame[config.text_column].cast(pl.String).fill_null("").to_list()
-    labels = [label_report(text) if text.strip() else no_labels() for text in texts]
-    columns = [pl.Series(name, [row[name] for row in labels], dtype=pl.Int8) for name in CHEXPERT_14]
-    write_table(frame.with_columns(columns), config.out)
-    return LabelFileSummary(
-        rows=frame.height,
-        empty=sum(not text.strip() for text in texts),
-        positive={name: sum(row[name] == POSITIVE for row in labels) for name in CHEXPERT_14},
-    )
-
-
 def label_report(text: str) -> Labels:
     """All 14 labels of a text; No Finding is 1 when nothing but support devices is positive or uncertain."""
     return labels_of(find_mentions(text))
@@ -172,7 +96,7 @@ def labels_of(mentions: Sequence[Mention]) -> Labels:
 def find_mentions(text: str) -> list[Mention]:
     """Every finding that the text names, in order; `start` and `end` index the text that `normalise` gives."""
     plain = normalise(text)
-    book, expression = _lexicon()
+    book, expression = load_lexicon()
     meaning = book.meaning
     mentions: list[Mention] = []
     sentence: list[_Event] = []
@@ -185,14 +109,14 @@ def find_mentions(text: str) -> list[Mention]:
                 _read_sentence(plain, sentence, mentions)
             sentence, names_something = [], False
         elif character == ",":
-            sentence.append(_Event(_SEPARATOR | _COMMA, (), match.start(), match.end()))
+            sentence.append(_Event(SEPARATOR | COMMA, (), match.start(), match.end()))
         elif character == ":":
-            sentence.append(_Event(_BREAK, (), match.start(), match.end()))
+            sentence.append(_Event(BREAK, (), match.start(), match.end()))
         elif character == "?":
-            sentence.append(_Event(_UNCERTAINTY_BEFORE, (), match.start(), match.end()))
+            sentence.append(_Event(UNCERTAINTY_BEFORE, (), match.start(), match.end()))
         else:
             cue = meaning(matched)
-            names_something = names_something or bool(cue.roles & _FINDING)
+            names_something = names_something or bool(cue.roles & FINDING)
             sentence.append(_Event(cue.roles, cue.classes, match.start(), match.end()))
     if names_something:
         _read_sentence(plain, sentence, mentions)
@@ -222,17 +146,17 @@ def _stronger(old: int | None, new: int) -> int:
 def _read_sentence(plain: str, events: Sequence[_Event], mentions: list[Mention]) -> None:
     clause = _Clause(events)
     for index, event in enumerate(events):
-        if event.roles & _SUBJECT:
+        if event.roles & SUBJECT:
             value = _state_of(plain, events, index)
-            if value is None and not event.roles & _QUIET:
+            if value is None and not event.roles & QUIET:
                 value = clause.polarity_ahead()
             clause.turn_to_subject()
             if value is not None:
                 mentions.append(Mention(plain[event.start : event.end], event.classes, value, event.start, event.end))
-        elif event.roles & (_MENTION | _HINT):
+        elif event.roles & (MENTION | HINT):
             mention = Mention(plain[event.start : event.end], event.classes, POSITIVE, event.start, event.end)
-            clause.meet(mention, hint=bool(event.roles & _HINT))
-            if index and events[index - 1].roles & _NORMAL and event.start - events[index - 1].end == 1:
+            clause.meet(mention, hint=bool(event.roles & HINT))
+            if index and events[index - 1].roles & NORMAL and event.start - events[index - 1].end == 1:
                 mention.value = NEGATIVE
             mentions.append(mention)
         else:
@@ -306,30 +230,30 @@ class _Clause:
     def hear(self, event: _Event, index: int) -> None:
         """Take note of a cue."""
         roles = event.roles
-        if roles & _BREAK:
+        if roles & BREAK:
             self._restart()
-        elif roles & _TOPIC:
+        elif roles & TOPIC:
             self.turn_to_subject()
-        elif roles & _NEGATION_AFTER:
+        elif roles & NEGATION_AFTER:
             self._reach_back_or_forward(roles, NEGATIVE)
-        elif roles & _UNCERTAINTY_AFTER and (
-            not roles & _UNCERTAINTY_BEFORE or not self._something_follows(index, _MENTION | _HINT)
+        elif roles & UNCERTAINTY_AFTER and (
+            not roles & UNCERTAINTY_BEFORE or not self._something_follows(index, MENTION | HINT)
         ):
             self._reach_back_or_forward(roles, UNCERTAIN)
-        elif roles & _NEGATION_ADJACENT:
+        elif roles & NEGATION_ADJACENT:
             if self._group and event.start - self._group[-1].end <= 1:
                 self._group[-1].value = NEGATIVE
-        elif roles & _NEGATION_BEFORE:
+        elif roles & NEGATION_BEFORE:
             self._start_cue(NEGATIVE, event)
-        elif roles & _UNCERTAINTY_BEFORE:
+        elif roles & UNCERTAINTY_BEFORE:
             if self._polarity != NEGATIVE or self._separated:
                 self._start_cue(UNCERTAIN)
-        elif roles & _VERSUS:
+        elif roles & VERSUS:
             for mention in self._group[-1:]:
                 mention.value = UNCERTAIN if mention.value == POSITIVE else mention.value
             if self._polarity == POSITIVE:
                 self._start_cue(UNCERTAIN)
-        elif roles & _ALTERNATIVE:
+        elif roles & ALTERNATIVE:
             self._clause_start = 0
             if self._group and self._group[-1].value == POSITIVE:
                 self._alternative = self._group[-1]
@@ -338,33 +262,33 @@ class _Clause:
 
     def _hear_structure(self, event: _Event, index: int) -> None:
         roles = event.roles
-        if roles & _NORMAL:
+        if roles & NORMAL:
             for mention in self._described:
                 mention.value = NEGATIVE
-        if roles & _SEPARATOR:
+        if roles & SEPARATOR:
             self._hear_separator(event, index)
-        elif roles & _VERB:
+        elif roles & VERB:
             self._alternative = None
             self._told = self._cue is not None
             if self._group:
                 self._subjects = self._spoken_of(roles)
                 self._empty_group()
                 self._described = [mention for mention in self._subjects if not _is_device(mention)]
-        if roles & _AFFIRMED and self._separated and not self._goes_on(index):
+        if roles & AFFIRMED and self._separated and not self._goes_on(index):
             self._start_cue(POSITIVE)
 
     def _hear_separator(self, event: _Event, index: int) -> None:
         roles = event.roles
         self._described = []
-        if roles & _COMMA:
+        if roles & COMMA:
             self._clause_start = len(self._group)
-        elif roles & _CONJUNCTION:
+        elif roles & CONJUNCTION:
             self._clause_start, self._item_start = 0, len(self._group)
-        if self._covered is None and self._cue is not None and self._cue.roles & _NEGATION_NEAR:
+        if self._covered is None and self._cue is not None and self._cue.roles & NEGATION_NEAR:
             self._start_cue(POSITIVE)
             return
         self._separated = self._covered is not None or self._is_spent(event)
-        ends = self._told or (self._covered is not None and roles & _COMMA and self._polarity == UNCERTAIN)
+        ends = self._told or (self._covered is not None and roles & COMMA and self._polarity == UNCERTAIN)
         if self._separated and ends and not self._goes_on(index):
             self._start_cue(POSITIVE)
 
@@ -373,12 +297,12 @@ class _Clause:
         if self._cue is None:
             return False
         near = separator.start - self._cue.end < _CHARACTERS_OF_AN_ADJECTIVE
-        return self._told or not near or not separator.roles & (_COMMA | _CONJUNCTION)
+        return self._told or not near or not separator.roles & (COMMA | CONJUNCTION)
 
     def _goes_on(self, index: int) -> bool:
         """Whether the list that the cue rules goes on: an "or" before the next verb or cue, or one denial for all."""
-        return self._something_follows(index, _ALTERNATIVE, _BREAK | _VERB | _CUE) or self._something_follows(
-            index, _NEGATION_AFTER
+        return self._something_follows(index, ALTERNATIVE, BREAK | VERB | CUE) or self._something_follows(
+            index, NEGATION_AFTER
         )
 
     def _empty_group(self) -> None:
@@ -388,7 +312,7 @@ class _Clause:
     def _spoken_of(self, roles: int) -> list[Mention]:
         """The group's mentions that a verb is about: of this clause, and of a singular verb the last item alone."""
         start = self._clause_start
-        if roles & _SINGULAR:
+        if roles & SINGULAR:
             start = max(start, self._item_start)
         return self._group[start:] or self._group
 
@@ -399,7 +323,7 @@ class _Clause:
         if not reached:
             self._start_cue(value)
 
-    def _something_follows(self, index: int, roles: int, end: int = _BREAK) -> bool:
+    def _something_follows(self, index: int, roles: int, end: int = BREAK) -> bool:
         for event in self._events[index + 1 :]:
             if event.roles & roles:
                 return True
@@ -418,7 +342,7 @@ _WORDS_TO_STATE = 4
 def _state_of(plain: str, events: Sequence[_Event], index: int) -> int | None:
     """What is said of the subject at `index`: 1 enlarged, 0 normal, -1 unchanged or borderline, None = nothing."""
     before = _state_before(plain, events, index)
-    if before == UNCERTAIN and index + 1 < len(events) and events[index + 1].roles & _VERB:
+    if before == UNCERTAIN and index + 1 < len(events) and events[index + 1].roles & VERB:
         after = _state_after(plain, events, index)
         return before if after is None else after
     if before is not None:
@@ -432,10 +356,10 @@ def _state_before(plain: str, events: Sequence[_Event], index: int) -> int | Non
     found: int | None = None
     for position in range(index - 1, -1, -1):
         event = events[position]
-        if found is not None and event.roles & _SEPARATOR and not event.roles & (_STATE | _COMMA):
+        if found is not None and event.roles & SEPARATOR and not event.roles & (STATE | COMMA):
             continue
         gap = plain[event.end : events[position + 1].start]
-        if not event.roles & _STATE or len(gap.split()) > _WORDS_TO_STATE:
+        if not event.roles & STATE or len(gap.split()) > _WORDS_TO_STATE:
             return found
         found = _value(events, position)
         if found != UNCERTAIN:
@@ -449,16 +373,16 @@ def _state_after(plain: str, events: Sequence[_Event], index: int) -> int | None
     verb = False
     for position in range(index + 1, len(events)):
         roles = events[position].roles
-        if roles & _STATE:
+        if roles & STATE:
             if (verb or found is not None) and _leads_to_subject(plain, events, position):
                 return found
             value = _value(events, position)
             if value != UNCERTAIN:
                 return value
             found = value
-        elif roles & (_BREAK | _MENTION | _HINT) or (roles & _SUBJECT and (verb or found is not None)):
+        elif roles & (BREAK | MENTION | HINT) or (roles & SUBJECT and (verb or found is not None)):
             return found
-        elif roles & _VERB:
+        elif roles & VERB:
             if found is not None:
                 return found
             verb = True
@@ -467,7 +391,7 @@ def _state_after(plain: str, events: Sequence[_Event], index: int) -> int | None
 
 def _leads_to_subject(plain: str, events: Sequence[_Event], index: int) -> bool:
     """Whether the state at `index` is said of a subject after it: `with normal heart size`."""
-    if index + 1 == len(events) or not events[index + 1].roles & _SUBJECT:
+    if index + 1 == len(events) or not events[index + 1].roles & SUBJECT:
         return False
     return len(plain[events[index].end : events[index + 1].start].split()) <= 1
 
@@ -476,83 +400,23 @@ def _state_of_list(plain: str, events: Sequence[_Event], index: int) -> int | No
     """The state of the list that the subject stands in: `normal heart size and mediastinum`."""
     for position in range(index - 1, -1, -1):
         roles = events[position].roles
-        if roles & (_SUBJECT | _TOPIC):
+        if roles & (SUBJECT | TOPIC):
             before = _state_before(plain, events, position)
             if before is not None:
                 return before
-        elif not roles & _SEPARATOR:
+        elif not roles & SEPARATOR:
             return None
     return None
 
 
 def _value(events: Sequence[_Event], index: int) -> int:
     """The value of the state at `index`; an abnormal one is denied by a negation before it in the same part."""
-    roles = events[index].roles & _STATE
-    if roles & _ABNORMAL:
+    roles = events[index].roles & STATE
+    if roles & ABNORMAL:
         for event in reversed(events[:index]):
-            if event.roles & (_BREAK | _SEPARATOR | _STATE):
+            if event.roles & (BREAK | SEPARATOR | STATE):
                 break
-            if event.roles & _NEGATION_BEFORE:
+            if event.roles & NEGATION_BEFORE:
                 return NEGATIVE
         return POSITIVE
-    return NEGATIVE if roles & _NORMAL else UNCERTAIN
-
-
-@cache
-def _lexicon() -> tuple[PhraseBook[_Cue], re.Pattern[str]]:
-    findings = _read_lexicon("findings.yaml")
-    cues = _read_lexicon("cues.yaml")
-    roles: dict[str, int] = {}
-    classes: dict[str, tuple[str, ...]] = {}
-
-    def add(patterns: Sequence[str], role: _Role, name: str | None = None) -> None:
-        for pattern in patterns:
-            for phrase in expand(pattern):
-                roles[phrase] = roles.get(phrase, 0) | role.value
-                if name is not None and name not in classes.get(phrase, ()):
-                    classes[phrase] = (*classes.get(phrase, ()), name)
-
-    groups = {
-        "mentions": _Role.MENTION,
-        "hints": _Role.HINT,
-        "subjects": _Role.SUBJECT,
-        "quiet_subjects": _Role.SUBJECT | _Role.QUIET,
-    }
-    for group, role in groups.items():
-        for name, patterns in findings[group].items():
-            if name not in CHEXPERT_14:
-                raise ConfigError(f"{_LEXICON / 'findings.yaml'}: {name!r} is not a CheXpert class")
-            add(patterns, role, name)
-    add(findings["others"], _Role.MENTION)
-    for key, role in _CUE_ROLES.items():
-        add(cues[key], role)
-    for phrase in roles:
-        if phrase.partition(" ")[0] in ("is", "was", "has"):
-            roles[phrase] |= _SINGULAR
-    for key, role in (("abnormal", _Role.ABNORMAL), ("normal", _Role.NORMAL), ("unsure", _Role.UNSURE)):
-        add(cues["states"][key], role)
-    book = PhraseBook({phrase: _Cue(role, classes.get(phrase, ())) for phrase, role in roles.items()})
-    return book, re.compile(book.pattern() + r"|[.](?![0-9])|[;!,:]|[?]")
-
-
-_CUE_ROLES = {
-    "neutral": _Role.NEUTRAL,
-    "topics": _Role.TOPIC,
-    "negation_before": _Role.NEGATION_BEFORE,
-    "negation_near": _Role.NEGATION_BEFORE | _Role.NEGATION_NEAR,
-    "negation_after": _Role.NEGATION_AFTER,
-    "negation_adjacent": _Role.NEGATION_ADJACENT,
-    "uncertainty_before": _Role.UNCERTAINTY_BEFORE,
-    "uncertainty_after": _Role.UNCERTAINTY_AFTER,
-    "versus": _Role.VERSUS,
-    "breaks": _Role.BREAK,
-    "separators": _Role.SEPARATOR,
-    "conjunctions": _Role.CONJUNCTION,
-    "alternatives": _Role.ALTERNATIVE,
-    "verbs": _Role.VERB,
-    "affirmed": _Role.AFFIRMED,
-}
-
-
-def _read_lexicon(name: str) -> dict[str, Any]:
-    return cast(dict[str, Any], yaml.safe_load((_LEXICON / name).read_text(encoding="utf-8")))
+    return NEGATIVE if roles & NORMAL else UNCERTAIN

@@ -33,7 +33,12 @@ def labeler() -> str:
     """A short digest of the labeler's code and lexicon; labels of another labeler do not count."""
     folder = resource("data")
     digest = hashlib.sha256()
-    for file in [folder / "labels.py", folder / "phrases.py", *sorted((folder / "lexicon").glob("*.yaml"))]:
+    for file in [
+        folder / "labels.py",
+        folder / "label_lexicon.py",
+        folder / "phrases.py",
+        *sorted((folder / "lexicon").glob("*.yaml")),
+    ]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unix.data.labels import LabelFileConfig, find_mentions, label_file, label_report
+from unix.data.label_file import LabelFileConfig, label_file
+from unix.data.labels import find_mentions, label_report
 from unix.errors import ConfigError
 from unix.records import CHEXPERT_14, Labels, no_labels
 

@@ -16,18 +16,13 @@ noise. So a sentence that tells who was told of a finding loses only the telling
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from operator import attrgetter
-from pathlib import Path
-from typing import NamedTuple, cast
 
-import yaml
-
+from unix.data.cleaning.rule_book import load_rules
 from unix.data.cleaning.sentences import split_sentences
 from unix.data.labels import find_mentions
-from unix.data.phrases import PhraseBook, expand
 from unix.data.sections import body_sections, split_sections
-from unix.errors import ConfigError
 from unix.records import CleanedReport, RemovedSpan
 
 _WHOLE_SECTIONS = {"wet read": "wet_read", "addendum": "addendum", "notification": "notification"}
@@ -88,47 +83,6 @@ _PROSE = re.compile(
 )
 _WITHOUT_SUBJECT = re.compile(r"(?:the|an?)\s+(?:and |or )?(?:is|are|was|were|has|have)\b", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]{2}")
-_NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
-
-
-class _Rule(NamedTuple):
-    """An expression and the category of what it matches."""
-
-    category: str
-    expression: re.Pattern[str]
-
-
-class _Rules(NamedTuple):
-    """The rule file, compiled."""
-
-    sentences: tuple[_Rule, ...]
-    """A sentence that one of these matches is noise; it is rescued where a finding would be lost with it."""
-    tails: tuple[_Rule, ...]
-    """The noise of such a sentence, taken out when it is rescued."""
-    clinical: tuple[_Rule, ...]
-    """Noise unless the sentence has an observation."""
-    other_modality: tuple[_Rule, ...]
-    """What another examination than the radiograph showed: noise unless it is advice or a comparison."""
-    bare_sentences: tuple[_Rule, ...]
-    """Noise unless the sentence says something of the images."""
-    spans: tuple[_Rule, ...]
-    """Taken out of a sentence."""
-    prior_sentences: tuple[_Rule, ...]
-    prior_spans: tuple[_Rule, ...]
-    labels: tuple[_Rule, ...]
-    """Inline labels, by the category of what follows; `images` for what is no noise."""
-    narrative: re.Pattern[str]
-    """Words that tell of the patient's illness."""
-    lead: re.Pattern[str]
-    """The words up to what a picture shows."""
-    picture: re.Pattern[str]
-    """The words for the picture."""
-    observation: re.Pattern[str]
-    advice: re.Pattern[str]
-    anatomy: re.Pattern[str]
-    general: re.Pattern[str]
-    neutral: re.Pattern[str]
-    """Phrases that hold such words and mean none."""
 
 
 def clean_report(report: str, remove_priors: bool = False) -> CleanedReport:
@@ -164,7 +118,7 @@ class _Cleaner:
         self._text = text
         self._remove_priors = remove_priors
         self._is_tomography = is_tomography
-        self._rules = rules = _rules()
+        self._rules = rules = load_rules()
         self._spans = rules.spans + (rules.prior_spans if remove_priors else ())
         self._prior_sentences = rules.prior_sentences if remove_priors else ()
         self._other_modality = () if is_tomography else rules.other_modality
@@ -437,51 +391,3 @@ def _tidy(text: str, sentence: str) -> str:
     if sentence.endswith(".") and text and text[-1] not in ".!?":  # the stop went with what stood before it
         text += "."
     return text if sentence[:1].islower() else text[:1].upper() + text[1:]
-
-
-@cache
-def _rules() -> _Rules:
-    path = Path(__file__).parent / "rules.yaml"
-    content = cast(dict[str, object], yaml.safe_load(path.read_text(encoding="utf-8")))
-    words = cast(dict[str, str], content["words"])
-    neutral = cast(str, content["neutral"])
-
-    def compiled(group: str) -> tuple[_Rule, ...]:
-        entries = cast(dict[str, list[str]], content[group])
-        return tuple(
-            _Rule(category, _compile(pattern, words)) for category, patterns in entries.items() for pattern in patterns
-        )
-
-    def vocabulary(group: str) -> re.Pattern[str]:
-        phrases = [phrase for pattern in cast(list[str], content[group]) for phrase in expand(pattern)]
-        return re.compile(f"(?!{neutral}){PhraseBook(dict.fromkeys(phrases, True)).pattern()}")
-
-    return _Rules(
-        sentences=compiled("sentences"),
-        tails=compiled("tails"),
-        clinical=compiled("clinical"),
-        other_modality=compiled("other_modality"),
-        bare_sentences=compiled("bare_sentences"),
-        spans=compiled("spans"),
-        prior_sentences=compiled("prior_sentences"),
-        prior_spans=compiled("prior_spans"),
-        labels=compiled("labels"),
-        narrative=_compile(cast(str, content["narrative"]), words),
-        lead=_compile(cast(str, content["lead"]), words),
-        picture=_compile(cast(str, content["picture"]), words),
-        observation=vocabulary("observation"),
-        advice=vocabulary("advice"),
-        anatomy=vocabulary("anatomy"),
-        general=vocabulary("general"),
-        neutral=_compile(neutral, words),
-    )
-
-
-def _compile(pattern: str, words: dict[str, str]) -> re.Pattern[str]:
-    """Compile a rule; `<name>` stands for an entry of `words`, which may name others."""
-    while _NAME.search(pattern):
-        pattern = _NAME.sub(lambda match: f"(?:{words[match[1]]})", pattern)
-    try:
-        return re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
-        raise ConfigError(f"rules.yaml: the expression {pattern!r} is malformed: {error}") from error
