@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from unix.data.cleaning.guards import GUARDS, Guard, Pair
 from unix.data.cleaning.sentences import split_sentences
-from unix.data.sections import split_sections
+from unix.data.sections import body_sections
 from unix.records import CleanedReport
 
 _WORD = re.compile(r"\w+")
@@ -75,7 +75,7 @@ def _guilty(guard: Guard, pair: Pair, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _guilty_raw(guard: Guard, pair: Pair) -> Iterator[tuple[int, int]]:
-    for section in split_sections(pair.raw):
+    for section in body_sections(pair.raw):
         for start, end in _places(pair.raw[section.body : section.end]):
             place = section.body + start, section.body + end
             if guard.finds(Pair(pair.raw[slice(*place)], pair.cleaned, pair.repaired, pair.removes_priors)):
