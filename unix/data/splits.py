@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from unix.config import Config
 from unix.data.annotations import read_annotations
 from unix.data.approved import pin_cleaning, report_outcomes, unusable_text
+from unix.data.sources.manifest import load_manifest
 from unix.errors import SourceError, SplitError
 from unix.records import FRONTAL_VIEWS, Rejection, Split, Task
 from unix.store import SCHEMAS, Store
@@ -56,6 +57,10 @@ class TaskSummary(Config):
     """Split -> images."""
     excluded: dict[str, int]
     """Reason -> images."""
+    expected: dict[str, int] = Field(default={})
+    """Split -> images that others report of a complete copy; empty where nobody does, or in a store of several sources.
+    Another cleaning accepts other reports, so a complete copy comes close and need not be equal.
+    """
 
 
 class SplitsSummary(Config):
@@ -100,6 +105,7 @@ def build_splits(config: SplitsConfig) -> SplitsSummary:
         store.replace("splits", rows.sort(order))
     for task, (_, candidates) in chosen.items():
         store.replace_rejections(f"splits-{task}", _rejections(task, candidates))
+    expected = _expected(images)
     return SplitsSummary(
         prompt_version=cleaning.prompt_version,
         model=cleaning.model,
@@ -107,7 +113,10 @@ def build_splits(config: SplitsConfig) -> SplitsSummary:
         subjects=rows.select(_SUBJECT).n_unique(),
         changed=changed,
         subjects_kept_off_official=subjects.filter(pl.col("split") != pl.col("official")).height,
-        tasks={task.value: _summary(rule, candidates) for task, (rule, candidates) in chosen.items()},
+        tasks={
+            task.value: _summary(rule, candidates, expected.get(task.value, {}))
+            for task, (rule, candidates) in chosen.items()
+        },
     )
 
 
@@ -231,7 +240,13 @@ def _rejections(task: Task, candidates: pl.DataFrame) -> list[Rejection]:
     return [Rejection(f"splits-{task}", source, image, reason) for source, image, reason in excluded.iter_rows()]
 
 
-def _summary(rule: str, candidates: pl.DataFrame) -> TaskSummary:
+def _expected(images: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Task -> split -> images that others report of the store's only source."""
+    reported = images["source"].unique().to_list() == ["mimic-cxr"]
+    return load_manifest("mimic-cxr-jpg-2.0.0").tasks if reported else {}
+
+
+def _summary(rule: str, candidates: pl.DataFrame, expected: dict[str, int]) -> TaskSummary:
     kept = candidates.filter(pl.col("reason").is_null())["split"].value_counts().rows()
     excluded = candidates["reason"].drop_nulls().value_counts().sort("count", descending=True).rows()
     counts: dict[str, int] = dict(kept)
@@ -240,4 +255,5 @@ def _summary(rule: str, candidates: pl.DataFrame) -> TaskSummary:
         considered=candidates.height,
         kept={split.value: counts.get(split.value, 0) for split in Split},
         excluded=dict(excluded),
+        expected=expected,
     )

@@ -165,6 +165,21 @@ def test_without_annotations_the_summary_says_so(curated: Any) -> None:
     assert "no LLaVA-Rad" in build_splits(SplitsConfig(store=curated.commit())).tasks["generation"].rule
 
 
+def test_what_others_report_of_mimic_stands_beside_the_counts(curated: Any) -> None:
+    curated.complete_study("a")
+    assert build_splits(SplitsConfig(store=curated.commit())).tasks["understanding"].expected == {}
+    mimic = type(curated)(curated.root / "mimic")
+    mimic.study("b", source="mimic-cxr")
+    mimic.image("b-0", "b", source="mimic-cxr", official_split="test")
+    mimic.cleaned("b", source="mimic-cxr")
+    tasks = build_splits(SplitsConfig(store=mimic.commit())).tasks
+    assert (tasks["understanding"].kept["test"], tasks["understanding"].expected) == (
+        1,
+        {"train": 163344, "test": 2365},
+    )
+    assert tasks["generation"].expected == {"train": 237387, "test": 4352}
+
+
 def test_a_leak_across_tasks_is_refused(curated: Any, tmp_path: Path) -> None:
     curated.complete_study("a", "torn", official_split="test")
     folder = annotate(tmp_path / "llava", ["a-0"], [])

@@ -25,6 +25,9 @@ class SourceManifest(Config):
     images: int | None = Field(default=None, description="image files of a complete copy")
     studies: int | None = Field(default=None, description="studies of a complete copy")
     split: dict[str, int] = Field(default={}, description="images per official split of a complete copy")
+    tasks: dict[str, dict[str, int]] = Field(
+        default={}, description="images per task and split that others report of a complete copy"
+    )
 
 
 def load_manifest(name: str) -> SourceManifest:
