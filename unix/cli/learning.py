@@ -57,6 +57,13 @@ def train(
 def describe(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or DICOM files.")],
     checkpoint: CheckpointOption,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="0: the most likely report; above: drawn at random.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(max=1, metavar="P", help="Draw among the most likely tokens that hold so much.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
     batch: BatchOption = None,
     processes: ProcessesOption = None,
     json: JsonOption = None,
@@ -64,7 +71,15 @@ def describe(
     """Print a report per image, as JSON lines."""
     from unix.evaluation.predict import DescribeConfig, describe_images
 
-    options = given(images=tuple(images), checkpoint=checkpoint, batch=batch, processes=processes)
+    options = given(
+        images=tuple(images),
+        checkpoint=checkpoint,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        batch=batch,
+        processes=processes,
+    )
     summary = describe_images(DescribeConfig.build(options))
     for report in summary.reports:
         typer.echo(report.model_dump_json())

@@ -3,8 +3,10 @@
 Imports torch; what runs around it (`unix.evaluation.workers`, the jobs) does not.
 """
 
+import hashlib
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,15 @@ from unix.data.images import Pixels, squares
 from unix.data.pack import UnderstandingPacking, normalised_pixels
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, ImageError, SourceError
-from unix.evaluation.settings import CheckpointFacts, PredictorConfig
+from unix.evaluation.settings import CheckpointFacts, PredictorConfig, sample_seed
 from unix.model import decoding
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import DOWNSAMPLING, ImageCodec
 from unix.model.sampling import SamplerConfig, sample_latents
 from unix.model.weights.native import load_model, newest_step
 from unix.records import Task
+
+logger = logging.getLogger(__name__)
 
 PREPROCESSING_FILE = "preprocessing.json"
 CONFIGURATION_FILE = "configuration.json"
@@ -64,13 +68,33 @@ class Predictor:
         """One report per square image (uint8 [S, S], any size); "" where the model has nothing to say."""
         if not images:
             return []
-        side = self._model.config.vision.image_size
+        return [self._tokenizer.decode(answer) for answer in decoding.describe(*self._question(images))]
+
+    def stream(self, image: Pixels) -> Iterator[str]:
+        """The report that `describe` writes for one image, piece by piece as it is written."""
+        ids: list[int] = []
+        text = written = ""
+        for step in decoding.decode(*self._question([image])):
+            ids.append(int(step.token_B[0]))
+            text = self._tokenizer.decode(ids)
+            # a character of several tokens is not there until its last
+            if len(text) > len(written) and not text.endswith("\ufffd"):
+                yield text[len(written) :]
+                written = text
+        if len(text) > len(written):
+            yield text[len(written) :]
+
+    def _question(
+        self, images: Sequence[Pixels]
+    ) -> tuple[DualBranch, Tensor, list[list[int]], int, float, float, list[int]]:
+        """What decoding is asked, an image's draws seeded by the image alone."""
+        side, config = self._model.config.vision.image_size, self._config
         pixels_BCSS = normalised_pixels(
             [resized(image, side) for image in images], self._packing.pixel_mean, self._packing.pixel_std
         ).to(self._device)
         prompts = [self._tokenizer.encode(self._packing.prompts[0])] * len(images)
-        answers = decoding.describe(self._model, pixels_BCSS, prompts, self._config.max_new_tokens)
-        return [self._tokenizer.decode(answer) for answer in answers]
+        seeds = [sample_seed(config.seed, hashlib.blake2b(image.tobytes()).hexdigest()) for image in images]
+        return self._model, pixels_BCSS, prompts, config.max_new_tokens, config.temperature, config.top_p, seeds
 
     def describe_files(self, paths: Sequence[str]) -> list[str]:
         """One report per image file, decoded and squared as the shards' images are.
@@ -104,7 +128,11 @@ class Predictor:
             return []
         side = resolution // DOWNSAMPLING
         sampler = SamplerConfig(num_steps=self._config.num_steps, guidance=self._config.guidance)
-        ids = [caption_ids[: self._config.max_caption_tokens] for caption_ids in self._tokenizer.encode_batch(captions)]
+        ids, most = self._tokenizer.encode_batch(captions), self._config.max_caption_tokens
+        cut = sum(len(caption_ids) > most for caption_ids in ids)
+        if cut:
+            logger.warning("%d of %d captions have more than max_caption_tokens = %d tokens: cut", cut, len(ids), most)
+        ids = [caption_ids[:most] for caption_ids in ids]
         return _to_images(self._codec.decode(sample_latents(self._model, ids, (side, side), seeds, sampler)))
 
     @torch.inference_mode()

@@ -16,8 +16,14 @@ class PredictorConfig(Config):
     """A run's folder (its newest step) or a step's folder."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longer reports are cut."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 writes the most likely report; above, tokens are drawn from softmax(logits / temperature)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Tokens are drawn from the most likely alone, as few as hold this much probability."""
+    seed: int = 0
+    """Of what is drawn at random."""
     max_caption_tokens: int = Field(default=256, ge=1)
-    """Longer captions are cut."""
+    """Longer captions are cut, and a warning says how many were."""
     num_steps: int = Field(default=50, ge=1)
     """Euler steps per drawn image."""
     guidance: float = 2.0

@@ -28,7 +28,8 @@ def describe(
     prompt_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
     temperature: float = 0.0,
-    generator: torch.Generator | None = None,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Answer each image's prompt; returns the answers' token ids, without bos and eos.
 
@@ -38,11 +39,12 @@ def describe(
         prompt_ids: one prompt per image, of any lengths, without bos and eos.
         max_new_tokens: where an answer without eos is cut.
         temperature: 0 takes the most likely token; else tokens are drawn from softmax(logits / temperature).
-        generator: where draws come from (on the CPU); needed for temperature > 0.
+        top_p: draw from the most likely tokens alone, as few as hold this much probability.
+        seeds: of the draws, one per image: an answer depends on its own image, prompt and seed only.
     """
     answers: list[list[int]] = [[] for _ in prompt_ids]
     going = [True] * len(answers)
-    for step in decode(model, pixels_BCSS, prompt_ids, max_new_tokens, temperature, generator):
+    for step in decode(model, pixels_BCSS, prompt_ids, max_new_tokens, temperature, top_p, seeds):
         for index, token in enumerate(step.token_B.tolist()):
             going[index] = going[index] and token != model.config.tokens.eos
             if going[index]:
@@ -57,17 +59,24 @@ def decode(
     prompt_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
     temperature: float = 0.0,
-    generator: torch.Generator | None = None,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[DecodedStep]:
     """Decode step by step until every sample has ended; arguments as for `describe`.
 
     Raises:
-        ConfigError: images and prompts differ in number, or a temperature comes without a generator.
+        ConfigError: images, prompts and seeds differ in number, or a temperature comes without seeds.
     """
     if len(prompt_ids) != len(pixels_BCSS):
         raise ConfigError(f"{len(pixels_BCSS)} images but {len(prompt_ids)} prompts; give one prompt per image")
-    if temperature > 0 and generator is None:
-        raise ConfigError(f"temperature {temperature} draws tokens at random: pass a seeded generator")
+    if temperature > 0 and (seeds is None or len(seeds) != len(prompt_ids)):
+        given = "no" if seeds is None else len(seeds)
+        raise ConfigError(
+            f"temperature {temperature} draws tokens at random: {given} seeds for {len(prompt_ids)} prompts"
+        )
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"top_p {top_p} is not in (0, 1]; 1 leaves every token in")
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds or ()]
     tokens, device = model.config.tokens, pixels_BCSS.device
     prompts = [[tokens.bos, *prompt, tokens.eos] for prompt in prompt_ids]
     length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -95,18 +104,22 @@ def decode(
         for layer, past in zip(model.layers, cache, strict=True):
             state = layer.step(state, rotary, past, column, seen)
         logits_BV = model.head(model.understanding_norm(state[:, 0])).float()
-        token_B = torch.where(ended_B, tokens.eos, _choose(logits_BV, temperature, generator))
+        token_B = torch.where(ended_B, tokens.eos, _choose(logits_BV, temperature, top_p, generators))
         ended_B = ended_B | (token_B == tokens.eos)
         yield DecodedStep(token_B, logits_BV)
         if bool(ended_B.all()):
             return
 
 
-def _choose(logits_BV: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def _choose(logits_BV: Tensor, temperature: float, top_p: float, generators: Sequence[torch.Generator]) -> Tensor:
     if temperature <= 0:
         return logits_BV.argmax(-1)
-    probability = torch.softmax(logits_BV / temperature, dim=-1).cpu()
-    return torch.multinomial(probability, 1, generator=generator)[:, 0].to(logits_BV.device)
+    probability_BV, token_BV = torch.softmax(logits_BV / temperature, dim=-1).cpu().sort(-1, descending=True)
+    # a token stays while those before it hold less than top_p, so the first always does
+    probability_BV = probability_BV.masked_fill(probability_BV.cumsum(-1) - probability_BV >= top_p, 0)
+    rows = zip(probability_BV, token_BV, generators, strict=True)
+    drawn = [token_V[torch.multinomial(weight_V, 1, generator=own)] for weight_V, token_V, own in rows]
+    return torch.cat(drawn).to(logits_BV.device)
 
 
 def _extended(kv: KeyValue, columns: int) -> KeyValue:

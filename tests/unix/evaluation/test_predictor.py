@@ -25,6 +25,30 @@ def test_reports_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     assert predictor.describe([]) == []
 
 
+def test_a_streamed_report_is_the_whole_one(predictor: Predictor) -> None:
+    for image in images(4):
+        pieces = list(predictor.stream(image))
+        assert "".join(pieces) == predictor.describe([image])[0]
+        assert all(pieces)
+
+
+def test_drawn_reports_depend_on_image_and_seed_alone(checkpoint: Path) -> None:
+    def load(seed: int) -> Predictor:
+        config = PredictorConfig(checkpoint=str(checkpoint), max_new_tokens=8, temperature=2.0, top_p=0.9, seed=seed)
+        return Predictor.load(config, "cpu")
+
+    first = load(0)
+    together = first.describe(images(4))
+    assert together == [first.describe([image])[0] for image in images(4)]
+    assert together != load(1).describe(images(4))
+
+
+def test_captions_that_are_cut_are_counted(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    short = Predictor.load(PredictorConfig(checkpoint=str(checkpoint), max_caption_tokens=3, num_steps=1), "cpu")
+    short.draw(["a", "Small effusion and a large heart."], [1, 2], 32)
+    assert "1 of 2 captions have more than max_caption_tokens = 3" in caplog.text
+
+
 def test_a_drawing_depends_on_its_caption_and_seed_alone(predictor: Predictor) -> None:
     captions, seeds = ["Small effusion.", "Large heart, and more.", "Small effusion."], [5, 6, 7]
     first, second, third = predictor.draw(captions, seeds, 48)

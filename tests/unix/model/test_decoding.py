@@ -65,14 +65,30 @@ def test_decoding_ends_when_all_have_stopped(
 
 def test_temperature_draws_are_seeded(model: DualBranch, pixels: Tensor) -> None:
     def answers(seed: int) -> list[list[int]]:
-        return describe(model, pixels, PROMPTS, 12, 3.0, torch.Generator().manual_seed(seed))
+        return describe(model, pixels, PROMPTS, 12, 3.0, seeds=[seed, seed + 1, seed + 2])
 
     assert answers(0) == answers(0)
-    assert answers(0) != answers(1)
+    assert answers(0) != answers(10)
+    for row in range(3):
+        alone = describe(model, pixels[row : row + 1], PROMPTS[row : row + 1], 12, 3.0, seeds=[row])
+        assert alone == answers(0)[row : row + 1]
+
+
+def test_top_p_leaves_the_least_likely_out(model: DualBranch, pixels: Tensor) -> None:
+    greedy = describe(model, pixels, PROMPTS, 8)
+    assert describe(model, pixels, PROMPTS, 8, 5.0, top_p=1e-6, seeds=[1, 2, 3]) == greedy
+    for step in decode(model, pixels, PROMPTS, 20, 2.0, top_p=0.6, seeds=[1, 2, 3]):
+        probability = torch.softmax(step.logits_BV / 2, -1)
+        chosen = probability.gather(1, step.token_B[:, None])
+        more_likely = (probability * (probability > chosen)).sum(1)
+        ended = step.token_B == model.config.tokens.eos
+        assert bool(((more_likely < 0.6) | ended).all())
 
 
 def test_mistaken_calls_are_refused(model: DualBranch, pixels: Tensor) -> None:
     with pytest.raises(ConfigError, match="3 images but 2 prompts"):
         describe(model, pixels, PROMPTS[:2], 4)
-    with pytest.raises(ConfigError, match="seeded generator"):
+    with pytest.raises(ConfigError, match="random: no seeds for 3 prompts"):
         describe(model, pixels, PROMPTS, 4, temperature=1.0)
+    with pytest.raises(ConfigError, match="top_p 0"):
+        describe(model, pixels, PROMPTS, 4, temperature=1.0, top_p=0, seeds=[1, 2, 3])
