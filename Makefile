@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 test test-slow golden: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow check golden bench
+.PHONY: help setup demo test test-slow check golden bench smoke-gpu
 help:
 	@echo "make setup      install into $(VENV) at the versions of constraints.txt"
 	@echo "make demo       the whole chain on synthetic data, ends with an HTML report (DEMO='--work DIR --seed 1')"
@@ -22,6 +22,7 @@ help:
 	@echo "make check      lint, format, types, import layers, text scan, smoke"
 	@echo "make golden     rewrite the golden files from the current code"
 	@echo "make bench      every script in benchmarks/"
+	@echo "make smoke-gpu  five steps of each stage at full size on the GPUs here (SMOKE='--work DIR --stages stage2')"
 
 setup: $(INSTALLED)
 
@@ -70,5 +71,8 @@ golden: setup
 
 bench: setup
 	@mkdir -p build/bench
-	@set -e; for script in $(wildcard benchmarks/*.py); do \
+	@set -e; for script in $(filter-out %smoke_gpu.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json; done
+
+smoke-gpu: setup
+	$(BIN)/python benchmarks/smoke_gpu.py $(SMOKE)
