@@ -7,7 +7,7 @@ filter and search is a pass over columns. A request works on one `View`, which n
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from unix.data.text_labels import cleaned_text_digests, labeler
 from unix.errors import ShardError, StoreError
 from unix.manifest import Manifest, find_manifest
 from unix.records import CHEXPERT_14, Status
-from unix.store import Store
+from unix.store import SCHEMAS, Store
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -85,6 +85,7 @@ class Library:
         self._lock = threading.RLock()
         self._versions: dict[str, int | None] = {}
         self._base: _Base | None = None
+        self._reviews = pl.DataFrame(schema=SCHEMAS["reviews"])
         self._cleaned: OrderedDict[Cleaning | None, pl.DataFrame] = OrderedDict()
         self._views: OrderedDict[Cleaning | None, View] = OrderedDict()
 
@@ -103,6 +104,8 @@ class Library:
             elif changed & {"cleaned_reports", "text_labels"}:
                 self._cleaned.clear()
                 self._base = replace(self._base, cleanings=_cleanings(self.store))
+            if "reviews" in changed:
+                self._reviews = self.store.read("reviews").sort("created_at", maintain_order=True)
             self._versions = versions
             return True
 
@@ -115,6 +118,11 @@ class Library:
     def images(self) -> pl.DataFrame:
         """source, study_id, image_id, path, view_position, rows, columns; ordered by study."""
         return self._loaded().images
+
+    @property
+    def reviews(self) -> pl.DataFrame:
+        """Every decision, the latest last."""
+        return self._reviews
 
     @property
     def synthetic(self) -> bool:
@@ -142,7 +150,7 @@ class Library:
                 self._cleaned[cleaning] = _with_cleaning(self.store, self._loaded().studies, cleaning)
             while len(self._cleaned) > _VIEWS_KEPT:
                 self._views.pop(self._cleaned.popitem(last=False)[0], None)
-            rows = _with_reviews(self.store, self._cleaned[cleaning], cleaning)
+            rows = _with_reviews(self._reviews, self._cleaned[cleaning], cleaning)
             self._views[cleaning] = View(cleaning, rows, dict(self._versions))
             return self._views[cleaning]
 
@@ -231,26 +239,17 @@ def _with_cleaning(store: Store, studies: pl.DataFrame, cleaning: Cleaning | Non
     return rows.drop("cleaned_text").with_row_index("row")
 
 
-def _with_reviews(store: Store, rows: pl.DataFrame, cleaning: Cleaning | None) -> pl.DataFrame:
+def _with_reviews(reviews: pl.DataFrame, rows: pl.DataFrame, cleaning: Cleaning | None) -> pl.DataFrame:
     """The rows with each study's latest review under the cleaning, and the outcome of both."""
     latest = (
-        reviews_of(store, cleaning)
+        reviews.filter(_of(cleaning))
         .rename({"findings": "edited_findings", "impression": "edited_impression", "created_at": "reviewed_at"})
         .unique(subset=ANSWER, keep="last", maintain_order=True)
         .select(*ANSWER, *_REVIEW)
-        .collect()
     )
     # only the keys are joined: the other columns need not be gathered again for every decision
     reviewed = rows.select(ANSWER).join(latest, on=ANSWER, how="left", maintain_order="left")
     return rows.hstack(reviewed.select(_REVIEW)).with_columns(outcome=outcome())
-
-
-def reviews_of(store: Store, cleaning: Cleaning | None, studies: Sequence[str] | None = None) -> pl.LazyFrame:
-    """Decisions under a cleaning, the latest last."""
-    reviews = store.scan("reviews").filter(_of(cleaning))
-    if studies is not None:
-        reviews = reviews.filter(pl.col("study_id").is_in(studies))
-    return reviews.sort("created_at", maintain_order=True)
 
 
 def _of(cleaning: Cleaning | None) -> pl.Expr:

@@ -69,11 +69,9 @@ def decide(
 
 def last_act(library: Library, reviewer: str) -> Act | None:
     """The reviewer's latest decision that still stands."""
-    mine = library.store.scan("reviews").filter(pl.col("reviewer") == reviewer)
-    latest = (
-        mine.filter(pl.col("created_at") == pl.col("created_at").max())
-        .select(pl.col("decision").first(), studies=pl.len(), at=pl.col("created_at").first())
-        .collect()
+    mine = library.reviews.filter(pl.col("reviewer") == reviewer)
+    latest = mine.filter(pl.col("created_at") == pl.col("created_at").max()).select(
+        pl.col("decision").first(), studies=pl.len(), at=pl.col("created_at").first()
     )
     if not latest["studies"].item():
         return None
@@ -82,19 +80,20 @@ def last_act(library: Library, reviewer: str) -> Act | None:
 
 def undo(library: Library, reviewer: str) -> Act | None:
     """Take back the reviewer's latest act, whole; nobody else's decisions change. None where there is none."""
+    library.refresh()
     act = last_act(library, reviewer)
     if act is None:
         return None
-    mine = library.store.scan("reviews").filter(pl.col("reviewer") == reviewer, pl.col("created_at") == act.at)
-    library.store.remove("reviews", mine.select(_ACT).unique().collect())
+    mine = library.reviews.filter(pl.col("reviewer") == reviewer, pl.col("created_at") == act.at)
+    library.store.remove("reviews", mine.select(_ACT).unique())
     library.refresh()
     return act
 
 
 def history(library: Library, source: str, study_id: str) -> list[dict[str, object]]:
     """Every decision about a study, the latest first."""
-    about = library.store.scan("reviews").filter(pl.col("source") == source, pl.col("study_id") == study_id)
-    return about.sort("created_at", descending=True).collect().to_dicts()
+    about = library.reviews.filter(pl.col("study_id") == study_id, pl.col("source") == source)
+    return about.reverse().to_dicts()
 
 
 def pair_of(row: Mapping[str, object], cleaning: Cleaning, text: CleanedReport) -> Pair:
