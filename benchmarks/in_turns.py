@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-_SECONDS_AT_MOST = 900
+_SECONDS_AT_MOST = 180
 
 
 def arguments(description: str | None, sides: Sequence[str], **defaults: int) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ and skips what came before, here in one process without workers.
 
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -74,15 +75,20 @@ def open_streaming(folder: Path, state: Any, workers: int) -> Opened:
     return (list(batch["key"]) for batch in loader), loader.state_dict
 
 
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    # Pictures stay behind: litdata hands out views, which cannot leave a worker.
+    return [row["key"] for row in rows]
+
+
 def open_litdata(folder: Path, state: Any, workers: int) -> Opened:
     """litdata."""
     import litdata
 
     data = litdata.StreamingDataset(str(folder), shuffle=True)
-    loader = litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers, collate_fn=list)
+    loader = litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers, collate_fn=_keys)
     if state:
         loader.load_state_dict(state)
-    return ([row["key"] for row in batch] for batch in loader), loader.state_dict
+    return iter(loader), loader.state_dict
 
 
 def open_webdataset(folder: Path, state: Any, workers: int) -> Opened:
@@ -140,7 +146,7 @@ def main() -> None:
         return
     if options.task:
         print(json.dumps(go(options.side, options.folder, options.task, options.workers, options.stop)), flush=True)
-        return
+        os._exit(0)  # loaders that are left in the middle of an epoch may wait for their workers for good
     from shard_set import write_set
 
     figures: dict[str, dict[str, Any]] = {}

@@ -1,11 +1,17 @@
 """One shard as readers see it: its live samples, found by the index and checked against their CRC32C."""
 
 import functools
+import sys
 
 from unix.data.shard_index import ShardIndex, checksum, index_file, parse_index
 from unix.data.shard_storage import Storage
 from unix.errors import DamagedSampleError, ShardError
 from unix.manifest import ShardEntry
+
+_Member = tuple[str, int, int, int]
+"""Extension; begin and end within the sample's bytes; CRC32C."""
+_Place = tuple[str, int, int, tuple[_Member, ...]]
+"""Key of a live sample; where its bytes begin in the shard, and how many they are; its members."""
 
 
 class ShardFile:
@@ -15,30 +21,21 @@ class ShardFile:
         self._storage, self._entry = storage, entry
 
     @functools.cached_property
-    def _index(self) -> ShardIndex:
+    def _places(self) -> list[_Place]:
+        """Of the live samples. A tuple each, as this is what every read begins with."""
         name = index_file(self._entry.file)
         index = parse_index(self._storage.read_file(name), f"{self._storage.location}/{name}")
         if (index.sha256, index.samples) != (self._entry.sha256, self._entry.samples):
             raise ShardError(
                 f"{self._storage.location}: the index of {self._entry.file} is not the one that the manifest names"
             )
-        return index
-
-    @functools.cached_property
-    def _live(self) -> list[int]:
         gone = frozenset(self._entry.superseded)
-        return [place for place, key in enumerate(self._index.keys) if key not in gone]
-
-    @functools.cached_property
-    def _columns(self) -> list[tuple[str, list[int], list[int], list[int]]]:
-        """Extension, offsets, lengths and checksums of each member."""
-        index = self._index
-        return list(zip(index.members, index.offsets, index.lengths, index.crc32c, strict=True))
+        return [_place(index, number) for number, key in enumerate(index.keys) if key not in gone]
 
     @property
     def keys(self) -> list[str]:
         """Keys of the live samples, in order."""
-        return [self._index.keys[place] for place in self._live]
+        return [place[0] for place in self._places]
 
     def read(self, number: int) -> tuple[str, dict[str, bytes]]:
         """Key and members (extension -> content) of the live sample `number`.
@@ -47,36 +44,44 @@ class ShardFile:
             DamagedSampleError: a member is not what the index says, also when read a second time.
             ShardError: the shard or its index is missing or unusable.
         """
-        place = self._live[number]
+        place = self._places[number]
         try:
-            return self._index.keys[place], self._read(place, False)
+            return place[0], self._read(place, False)
         except DamagedSampleError:
-            return self._index.keys[place], self._read(place, True)
+            return place[0], self._read(place, True)
 
     def read_member(self, number: int, extension: str) -> bytes:
         """One member of the live sample `number`, without reading the others. Raises as `read`, and KeyError."""
-        columns = {name: columns for name, *columns in self._columns}
-        offsets, lengths, sums = columns[extension]
-        place = self._live[number]
-        content = self._storage.read_range(self._entry, offsets[place], lengths[place])
-        if checksum(content) != sums[place]:
+        _, at, _, members = self._places[number]
+        begin, end, crc32c = {name: rest for name, *rest in members}[extension]
+        content = self._storage.read_range(self._entry, at + begin, end - begin)
+        if checksum(content) != crc32c:
             return self.read(number)[1][extension]  # which reads again, and names the damage
         return content
 
-    def _read(self, place: int, fresh: bool) -> dict[str, bytes]:
+    def _read(self, place: _Place, fresh: bool) -> dict[str, bytes]:
+        key, at, length, members = place
         # A sample's members are adjacent: one read serves them all.
-        offsets, lengths = self._index.offsets, self._index.lengths
-        at, end = offsets[0][place], offsets[-1][place] + lengths[-1][place]
-        content = self._storage.read_range(self._entry, at, end - at, fresh)
-        members: dict[str, bytes] = {}
-        for extension, starts, sizes, sums in self._columns:
-            begin, length = starts[place] - at, sizes[place]
-            member = content[begin : begin + length]
-            if checksum(member) != sums[place] or len(member) != length:
-                key, location = self._index.keys[place], self._storage.location
+        content = self._storage.read_range(self._entry, at, length, fresh)
+        found: dict[str, bytes] = {}
+        for extension, begin, end, crc32c in members:
+            member = content[begin:end]
+            if checksum(member) != crc32c or len(content) < end:
+                location = self._storage.location
                 raise DamagedSampleError(
-                    f"{location}/{self._entry.file}: member {key}.{extension} is damaged "
-                    f"(CRC32C differs); `unix shards verify {location}` finds all such members"
+                    f"{location}/{self._entry.file}: member {key}.{extension} is damaged (CRC32C differs); "
+                    f"`unix shards verify {location}` finds all such members"
                 )
-            members[extension] = member
-        return members
+            found[extension] = member
+        return found
+
+
+def _place(index: ShardIndex, number: int) -> _Place:
+    at = index.offsets[0][number]
+    members = tuple(
+        (sys.intern(extension), offsets[number] - at, offsets[number] - at + lengths[number], sums[number])
+        for extension, offsets, lengths, sums in zip(
+            index.members, index.offsets, index.lengths, index.crc32c, strict=True
+        )
+    )
+    return index.keys[number], at, members[-1][2], members

@@ -8,11 +8,11 @@ Workers are threads: reading, checking and decoding happen outside the interpret
 to hand over, and the state that comes with a batch knows nothing of what they read ahead.
 """
 
-import bisect
 import functools
 import io
 import json
 import logging
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -182,19 +182,20 @@ class ShardReader:
             DamagedSampleError: the sample is damaged or cut short; the message names shard and member.
             ShardError: the shard or its index is missing or unusable.
         """
-        shard, number = self._find(index)
-        return shard.read(number)
+        if not 0 <= index < self._starts[-1]:
+            raise self._no_such(index)
+        shard = bisect_right(self._starts, index) - 1
+        return self._shards[shard].read(index - self._starts[shard])
 
     def read_member(self, index: int, extension: str) -> bytes:
         """One member of the sample at `index`, such as its `json`. Raises as `read_members`."""
-        shard, number = self._find(index)
-        return shard.read_member(number, extension)
-
-    def _find(self, index: int) -> tuple[ShardFile, int]:
         if not 0 <= index < self._starts[-1]:
-            raise IndexError(f"sample {index} of {self.samples} in {self.location} ({self.split})")
-        shard = bisect.bisect_right(self._starts, index) - 1
-        return self._shards[shard], index - self._starts[shard]
+            raise self._no_such(index)
+        shard = bisect_right(self._starts, index) - 1
+        return self._shards[shard].read_member(index - self._starts[shard], extension)
+
+    def _no_such(self, index: int) -> IndexError:
+        return IndexError(f"sample {index} of {self.samples} in {self.location} ({self.split})")
 
     def read(self, index: int) -> Sample:
         """The decoded sample at `index`. Raises as `read_members`, and DamagedSampleError where it is no image."""
