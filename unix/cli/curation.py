@@ -232,6 +232,7 @@ def build(
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="processes, or ray: a cluster whose nodes share the folders.")
     ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Write pictures without loss instead of as JPEG.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Write the shard sets that training streams."""
@@ -242,6 +243,8 @@ def build(
     options = given(
         store=store, sets=_names(sets), out=out, prompt_version=prompt, model=model, workers=workers, engine=engine
     )
+    if png:
+        options["picture"] = {"format": "png"}
     present(build_shards(ShardsConfig.build(options)), json)
 
 

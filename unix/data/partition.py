@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unix.config import Config
-from unix.data.images import encode_jpeg, squares
+from unix.data.images import PictureEncoding, squares
 from unix.data.shard_writer import ShardWriter
 from unix.errors import ImageError
 from unix.manifest import ShardEntry, write_atomically
 from unix.records import Labels, Split, Task
 
-IMAGE_MEMBERS = ("jpg", "json")
+
+def image_members(encoding: PictureEncoding) -> tuple[str, str]:
+    """File extensions of a sample of an image set."""
+    return encoding.format, "json"
 
 
 class SetSpec(Config):
@@ -103,7 +106,9 @@ def read_result(build: Path, partition: Partition) -> PartitionResult | None:
     return PartitionResult.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def write_partition(build: Path, out: Path, partition: Partition, sets: tuple[SetSpec, ...], quality: int) -> int:
+def write_partition(
+    build: Path, out: Path, partition: Partition, sets: tuple[SetSpec, ...], encoding: PictureEncoding
+) -> int:
     """Write a partition's shards into `out`/<set>/ unless that is done already. Returns its number of images.
 
     Raises:
@@ -127,12 +132,12 @@ def write_partition(build: Path, out: Path, partition: Partition, sets: tuple[Se
                 for spec in wanted:
                     unreadable.setdefault(spec.name, []).append(refused)
                 continue
-            jpegs = {size: encode_jpeg(pixels, quality) for size, pixels in pictures.items()}
+            files = {size: encoding.encode(pixels) for size, pixels in pictures.items()}
             for spec in wanted:
                 if spec.name not in writers:
-                    writer = ShardWriter(out / spec.name, partition.split, partition.number, IMAGE_MEMBERS)
+                    writer = ShardWriter(out / spec.name, partition.split, partition.number, image_members(encoding))
                     writers[spec.name] = stack.enter_context(writer)
-                members = {"jpg": jpegs[spec.size], "json": _describe(record, spec.task)}
+                members = {encoding.format: files[spec.size], "json": _describe(record, spec.task)}
                 writers[spec.name].add(record.image_id, members, image.made_from)
         result = PartitionResult(
             shards={name: writer.finish() for name, writer in sorted(writers.items())},

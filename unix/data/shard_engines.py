@@ -13,12 +13,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal
 
+from unix.data.images import PictureEncoding
 from unix.data.partition import Partition, SetSpec, write_partition
 from unix.errors import ConfigError, ShardError
 from unix.progress import Progress
 
 EngineName = Literal["processes", "ray"]
-Arguments = tuple[Path, Path, Partition, tuple[SetSpec, ...], int]
+Arguments = tuple[Path, Path, Partition, tuple[SetSpec, ...], PictureEncoding]
 """Of `write_partition`."""
 
 _RETRIES_OF_LOST_TASKS = 8

@@ -15,6 +15,7 @@ import polars as pl
 
 from unix.config import Config, json_digest
 from unix.data.approved import PinnedCleaning, report_outcomes, unusable_text
+from unix.data.images import PictureEncoding
 from unix.data.partition import Exclusion, Partition, PartitionImage, SampleRecord, SetSpec, write_inputs
 from unix.data.shard_index import read_index
 from unix.data.shard_writer import member_order, parse_shard_file
@@ -166,7 +167,9 @@ def drop_plan(build: Path) -> None:
     build.rmdir()
 
 
-def read_offer(store: Store, cleaning: PinnedCleaning, versions: dict[str, int | None], quality: int) -> Offer:
+def read_offer(
+    store: Store, cleaning: PinnedCleaning, versions: dict[str, int | None], encoding: PictureEncoding
+) -> Offer:
     """What the store's rows, at `versions`, offer for each task.
 
     Raises:
@@ -183,7 +186,7 @@ def read_offer(store: Store, cleaning: PinnedCleaning, versions: dict[str, int |
         excluded = of_task.filter(pl.col("reason").is_not_null()).select("source", "image_id", "reason")
         kept = of_task.filter(pl.col("reason").is_null())
         for row in kept.select(*SampleRecord.model_fields, "path").iter_rows(named=True):
-            image = _input(row.pop("path"), SampleRecord.model_validate(row), quality)
+            image = _input(row.pop("path"), SampleRecord.model_validate(row), encoding)
             if images.setdefault(image.record.image_id, image) != image:
                 raise ShardError(
                     f"image id {image.record.image_id} stands for two things in {store.uri}: "
@@ -212,7 +215,7 @@ def _split_rows(store: Store, cleaning: PinnedCleaning, versions: dict[str, int 
     )
 
 
-def _input(path: str, record: SampleRecord, quality: int) -> PartitionImage:
+def _input(path: str, record: SampleRecord, encoding: PictureEncoding) -> PartitionImage:
     """A source image with the digest of what its samples are made from.
 
     The file enters with its size alone: reading every file on every run would cost as much as building, and paths and
@@ -220,6 +223,7 @@ def _input(path: str, record: SampleRecord, quality: int) -> PartitionImage:
     """
     file = Path(path)
     size = file.stat().st_size if file.exists() else None
+    quality = encoding.quality if encoding.format == "jpg" else encoding.format
     made_from = {"record": record.model_dump(mode="json"), "bytes": size, "quality": quality}
     return PartitionImage(path=path, sets=(), made_from=json_digest(made_from)[:32], record=record)
 

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from unix.config import Config, json_digest
 from unix.data.approved import pin_cleaning
-from unix.data.partition import IMAGE_MEMBERS, Exclusion, PartitionResult, read_result
+from unix.data.images import PictureEncoding
+from unix.data.partition import Exclusion, PartitionResult, image_members, read_result
 from unix.data.shard_card import write_card
 from unix.data.shard_engines import EngineName, write_partitions
 from unix.data.shard_index import index_file
@@ -59,7 +60,7 @@ class ShardsConfig(Config):
     """Together with `model`, whose cleaned reports count; None: the only ones in the store."""
     model: str | None = None
     samples_per_shard: int = Field(default=1000, ge=1)
-    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    picture: PictureEncoding = PictureEncoding()
     workers: int | None = Field(default=None, ge=1)
     """Partitions at a time; None: one per core that this process, or the Ray cluster, may use."""
     engine: EngineName = "processes"
@@ -145,7 +146,7 @@ def plan_shards(config: ShardsConfig) -> BuildPlan:
         code_revision=code_revision(),
         configuration_digest=config.content_digest(),
     )
-    offer = read_offer(store, cleaning, versions, config.jpeg_quality)
+    offer = read_offer(store, cleaning, versions, config.picture)
     return make_plan(offer, specs, config.out_folder, config.samples_per_shard, parents)
 
 
@@ -169,7 +170,7 @@ def publish_shards(config: ShardsConfig, plan: BuildPlan) -> ShardsSummary:
     for each in plan.sets:
         name = each.spec.name
         unreadable = [refused for result in results for refused in result.unreadable.get(name, ())]
-        manifest, is_new = _release(out / name, each, results, unreadable, plan.parents)
+        manifest, is_new = _release(out / name, each, results, unreadable, plan.parents, image_members(config.picture))
         changed |= is_new
         _remove_strays(out / name, manifest)
         write_card(out / name, manifest)
@@ -191,13 +192,18 @@ def publish_shards(config: ShardsConfig, plan: BuildPlan) -> ShardsSummary:
 
 def _write_partitions(config: ShardsConfig, plan: BuildPlan) -> None:
     out = config.out_folder
-    work = [(out / BUILD_FOLDER, out, partition, plan.specs, config.jpeg_quality) for partition in plan.partitions]
+    work = [(out / BUILD_FOLDER, out, partition, plan.specs, config.picture) for partition in plan.partitions]
     with Progress("shards: images", sum(partition.num_images for partition in plan.partitions)) as progress:
         write_partitions(config.engine, work, config.workers, progress)
 
 
 def _release(
-    folder: Path, plan: SetPlan, results: list[PartitionResult], unreadable: list[Exclusion], parents: Parents
+    folder: Path,
+    plan: SetPlan,
+    results: list[PartitionResult],
+    unreadable: list[Exclusion],
+    parents: Parents,
+    members: tuple[str, ...],
 ) -> tuple[Manifest, bool]:
     """Publish the set's next release, or return the present one where nothing changed; and whether it is new."""
     name = plan.spec.name
@@ -217,7 +223,7 @@ def _release(
         set=name,
         task=plan.spec.task,
         size=plan.spec.size,
-        members=IMAGE_MEMBERS,
+        members=members,
         parents=parents,
         parent_release=plan.parent_release,
         added_shards=tuple(shard.file for shard in added),

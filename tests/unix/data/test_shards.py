@@ -19,6 +19,7 @@ import pytest
 
 from unix.data import shard_engines
 from unix.data import shards as shards_module
+from unix.data.images import squares
 from unix.data.shards import ShardsConfig, build_shards, plan_shards, publish_shards, verify_shards
 from unix.data.splits import SplitsConfig, build_splits
 from unix.data.stream import ShardReader
@@ -95,6 +96,20 @@ def test_one_partition_holds_the_same_images_at_every_size(curated: Any) -> None
     for path in sorted((out / "generation-32").glob("*.tar")):
         with tarfile.open(path) as small, tarfile.open(out / "generation-64" / path.name) as large:
             assert small.getnames() == large.getnames()
+
+
+def test_pictures_can_be_kept_without_loss_and_a_change_of_format_is_a_release(curated: Any) -> None:
+    uri = fill(curated)
+    build_shards(config(uri, sets=("generation-32",)))
+    summary = build_shards(config(uri, sets=("generation-32",), picture={"format": "png"}))
+    assert (summary.sets["generation-32"].added_samples, summary.sets["generation-32"].superseded_samples) == (12, 12)
+    folder = Path(summary.out, "generation-32")
+    assert read_manifest(folder).members == ("png", "json")
+    assert verify_shards(folder).problems == ()
+    reader = ShardReader(folder, "train")
+    for sample in reader.read_many(range(reader.samples)):
+        source = (curated.root / "images" / f"{sample.image_id}.jpg").read_bytes()
+        assert np.array_equal(sample.image, squares(source, [32])[32])
 
 
 def test_the_caption_is_the_impression_or_else_the_findings(curated: Any) -> None:
@@ -376,7 +391,7 @@ def test_the_three_steps_can_run_apart(curated: Any, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"partition train-000000 .* not finished"):
         publish_shards(apart, plan)
     for partition in reversed(plan.partitions):
-        write_partition(apart.out_folder / ".build", apart.out_folder, partition, plan.specs, apart.jpeg_quality)
+        write_partition(apart.out_folder / ".build", apart.out_folder, partition, plan.specs, apart.picture)
     publish_shards(apart, plan)
     build_shards(config(uri, tmp_path / "together"))
     apart_files = files_below(tmp_path / "apart")
