@@ -14,10 +14,13 @@ from safetensors.numpy import save_file
 from unix.cli import run
 from unix.data.phantom import PhantomConfig, write_phantom
 from unix.doctor import Check, DoctorConfig, examine
+from unix.doctor.data import check_sets
 from unix.doctor.disk import check_disk
 from unix.doctor.machine import check_packages
 from unix.doctor.weights import check_weights
 from unix.errors import ConfigError
+from unix.manifest import Manifest, Parents, ShardEntry, publish_manifest
+from unix.records import Split, Task
 from unix.store import Store
 from unix.training.stages import TrainConfig, load_stage
 
@@ -203,3 +206,35 @@ def test_a_public_host_is_not_contacted_for_credentialed_reports(here: Path, mon
     checks = examine(DoctorConfig(endpoint="ours")).checks
     assert found(checks, "endpoint ours policy").state == "missing"
     assert "endpoint ours" not in states(checks)
+
+
+def test_sets_in_an_object_store_are_not_taken_for_missing(here: Path) -> None:
+    checks = list(check_sets(DoctorConfig(shards="s3://bucket/shards"), [paper("stage1")]))
+    assert states(checks) == {"sets": "warning"}
+
+
+def test_a_set_with_a_shard_cut_off_is_missing(here: Path) -> None:
+    folder = here / "shards" / "understanding-384"
+    folder.mkdir(parents=True)
+    (folder / "train-000000.tar").write_bytes(b"x" * 10)
+    entry = ShardEntry(
+        file="train-000000.tar", split=Split.TRAIN, samples=3, bytes=10, sha256="", index_sha256="", superseded=()
+    )
+    manifest = Manifest(
+        set="understanding-384",
+        task=Task.UNDERSTANDING,
+        size=384,
+        members=("jpg", "json"),
+        parents=Parents(code_revision="", configuration_digest=""),
+        parent_release=None,
+        added_shards=("train-000000.tar",),
+        superseded_samples=0,
+        considered=3,
+        excluded={},
+        shards=(entry,),
+    )
+    publish_manifest(folder, manifest)
+    config = DoctorConfig(shards=str(here / "shards"))
+    assert states(check_sets(config, [paper("stage1")])) == {"set understanding-384": "ok"}
+    (folder / "train-000000.tar").write_bytes(b"x" * 9)
+    assert states(check_sets(config, [paper("stage1")])) == {"set understanding-384": "missing"}

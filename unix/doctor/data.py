@@ -132,6 +132,12 @@ def check_sets(config: DoctorConfig, stages: "list[TrainConfig]") -> Iterator[Ch
     """The shard sets that the stages read: published, and every shard as long as its manifest says."""
     from unix.manifest import find_manifest
 
+    if stages and "://" in shards_folder(config):
+        found = f"{shards_folder(config)} is an object store, so not looked at"
+        yield Check(
+            name="sets", state="warning", found=found, remedy="`unix shards verify` a local copy before the upload"
+        )
+        return
     for name in set_names(stages):
         folder = Path(shards_folder(config)) / name
         latents = name.endswith("-latents")

@@ -4,7 +4,6 @@
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ from unix.errors import WeightsError
 from unix.model.dual_branch import DualBranch, ModelConfig
 from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config, NoCodec, NoCodecConfig
 from unix.model.weights.tensors import TensorSource
+from unix.runs import META_FILE, newest_checkpoint
 
 T = TypeVar("T")
 CODEC_CONFIG: TypeAdapter[FoldedVAEConfig | KLF16Config | NoCodecConfig] = TypeAdapter(
@@ -68,16 +68,12 @@ def newest_step(folder: Path) -> Path:
     Raises:
         WeightsError: there is none.
     """
-    if (folder / "meta.json").is_file():
+    if (folder / META_FILE).is_file():
         return folder
-    steps = {
-        int(match[1]): path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / "meta.json").is_file()
-    }
-    if not steps:
+    newest = newest_checkpoint(folder)
+    if newest is None:
         raise WeightsError(f"no checkpoint in {folder}: give a run's folder with step-<N> inside, or a step's folder")
-    return steps[max(steps)]
+    return newest
 
 
 def save_module(stem: Path, module: nn.Module, config: Config) -> None:
