@@ -22,6 +22,7 @@ from unix.store import Store
 from unix.web import audit, login
 from unix.web.jobs import Jobs
 from unix.web.library import Library
+from unix.web.overview import overview
 from unix.web.pages import Pages
 from unix.web.security import LOOPBACK, Gatekeeper, Keyring
 
@@ -65,18 +66,20 @@ def create_app(config: ServeConfig) -> FastAPI:
     pages = Pages(library, jobs, keyring)
     closing = threading.Event()
 
+    def warm_up() -> None:
+        overview(library, library.view())
+
     def watch() -> None:
         while not closing.wait(config.refresh_seconds):
             try:
                 if library.refresh():
-                    library.view()
+                    warm_up()
             except UnixError as error:
                 logger.error("%s", error)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        library.refresh()
-        library.view()
+        warm_up()
         watcher = threading.Thread(target=watch, name="watch", daemon=True)
         watcher.start()
         yield

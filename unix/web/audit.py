@@ -24,6 +24,9 @@ from unix.web.reviewing import APPROVABLE
 from unix.web.sampling import STRATA, Sample, select
 from unix.web.study import diff_pieces, find, study_page, versions
 
+OUTCOMES = (
+    *("approved", "flagged_unreviewed", "cleaning_rejected", "review_rejected", "cleaning_failed", "not_cleaned"),
+)
 _TABLE = [
     *("row", "source", "study_id", "subject_id", "status", "flags", "split", "views", "raw_words", "clean_words"),
     *("decision", "reviewer", "outcome", "findings", "impression", "edited_findings", "edited_impression"),
@@ -51,12 +54,11 @@ def router(pages: Pages) -> APIRouter:
 
     @routes.get("/")
     def show_overview(request: Request) -> Response:
-        view, chosen = asked(request)
-        base = StudyFilter(prompt=chosen.prompt, model=chosen.model)
+        view, _ = asked(request)
         return pages.show(
             request,
             "overview.html.j2",
-            o=overview(library, view, base),
+            o=overview(library, view),
             view=view,
             cleanings=library.cleanings,
             jobs=pages.jobs,
@@ -380,9 +382,9 @@ def _choices(view: View) -> dict[str, list[str]]:
             "split": [*(split.value for split in Split), "none"],
             "view": distinct("views"),
             "noise": distinct("categories"),
-            "outcome": distinct("outcome"),
+            "outcome": list(OUTCOMES),
             "label": list(LABEL_SIDES),
             "review": ["none", "any", "approve", "reject", "edit"],
         }
 
-    return view.remembered("choices", compute)
+    return view.steady.get("choices", compute)

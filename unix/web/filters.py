@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from unix.config import Config, describe
 from unix.errors import ConfigError
-from unix.records import CHEXPERT_14
+from unix.records import CHEXPERT_14, Status
 from unix.web.library import CLEAN_LABEL, RAW_LABEL, View
 
 NOT_CLEANED = "not_cleaned"
@@ -89,19 +89,21 @@ class StudyFilter(Config):
 
 def matching(view: View, chosen: StudyFilter) -> pl.Series:
     """Row numbers of the studies that pass, in the filter's order; the page and a sample do not count."""
-    return view.remembered(f"rows {chosen.query(page=1, size=50, sample='')}", lambda: _matching(view, chosen))
+    decided = chosen.review or chosen.outcome or chosen.sort == "reviewed"
+    memory = view.known if decided else view.steady
+    return memory.get(f"rows {chosen.query(page=1, size=50, sample='')}", lambda: _matching(view, chosen))
 
 
 def _matching(view: View, chosen: StudyFilter) -> pl.Series:
-    frame = view.rows.lazy().filter(_conditions(chosen))
-    for term in _terms(chosen.q):  # one after the other: each sees only what the one before it left
-        frame = frame.filter(_contains(term))
-    by = SORTS[chosen.sort]
+    rows = view.rows.lazy().filter(_conditions(chosen)).select("row").collect()["row"]
+    for term in sorted(_terms(chosen.q), key=len, reverse=True):  # long words are rare: the next see few rows
+        rows = _containing(view, rows, term)
     if chosen.sort == "study":
-        rows = frame.select("row").collect()["row"]
         return rows if chosen.order == "up" else rows.reverse()
+    by = SORTS[chosen.sort]
     by = pl.col(by) if isinstance(by, str) else by
-    ordered = frame.select("row", by=by).sort("by", "row", descending=[chosen.order == "down", False], nulls_last=True)
+    frame = view.rows.lazy().select("row", by=by).filter(pl.col("row").is_in(rows.implode()))
+    ordered = frame.sort("by", "row", descending=[chosen.order == "down", False], nulls_last=True)
     return ordered.select("row").collect()["row"]
 
 
@@ -114,11 +116,26 @@ def _terms(query: str) -> list[str]:
     return [quoted or word for quoted, word in _TERM.findall(query)]
 
 
-def _contains(term: str) -> pl.Expr:
-    texts = ("report_raw", "findings", "impression")
-    found = [pl.col(name).str.contains_any([term], ascii_case_insensitive=True).fill_null(False) for name in texts]
+def _containing(view: View, rows: pl.Series, term: str) -> pl.Series:
+    """Those of the rows whose raw or cleaned report has the term, or whose id it is.
+
+    Every word of an accepted report stands in the raw one too, so only other cleanings are looked through.
+    """
+
+    def holds(column: str) -> pl.Expr:
+        return pl.col(column).str.contains(f"(?i){pl.escape_regex(term)}").fill_null(False)
+
+    everything = view.rows.select("row", "report_raw", "study_id", "subject_id")
+    looked = everything if rows.len() == view.rows.height else everything[rows]
     known = (pl.col("study_id") == term.removeprefix("s")) | (pl.col("subject_id") == term.removeprefix("p"))
-    return pl.any_horizontal(*found, known)
+    found = looked.lazy().filter(holds("report_raw") | known).select("row").collect()["row"]
+    doubtful = view.steady.get(
+        "not accepted",
+        lambda: view.rows.select("row", "status", "findings", "impression").filter(pl.col("status") != Status.ACCEPTED),
+    )
+    more = doubtful.filter(holds("findings") | holds("impression"))["row"]
+    more = more.filter(more.is_in(rows.implode()) & ~more.is_in(found.implode()))
+    return found if more.is_empty() else found.append(more).sort()
 
 
 def _conditions(chosen: StudyFilter) -> list[pl.Expr]:

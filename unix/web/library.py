@@ -43,18 +43,15 @@ class Cleaning(NamedTuple):
     model: str
 
 
-@dataclass
-class View:
-    """One cleaning of every study. `rows` is ordered by source and study, and has no hole in its row numbers."""
+class Memory:
+    """Results by name, the oldest forgotten first."""
 
-    cleaning: Cleaning | None
-    rows: pl.DataFrame
-    versions: dict[str, int | None]
-    _known: OrderedDict[str, Any] = field(default_factory=OrderedDict[str, Any], repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def remembered(self, key: str, compute: Callable[[], Result]) -> Result:
-        """What `compute` gave under this key before, or gives now; the oldest results are forgotten."""
+    def get(self, key: str, compute: Callable[[], Result]) -> Result:
+        """What `compute` gave under this key before, or gives now."""
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -65,6 +62,19 @@ class View:
             while len(self._known) > _RESULTS_KEPT:
                 self._known.popitem(last=False)
         return result
+
+
+@dataclass(frozen=True)
+class View:
+    """One cleaning of every study. `rows` is ordered by source and study, and has no hole in its row numbers."""
+
+    cleaning: Cleaning | None
+    rows: pl.DataFrame
+    versions: dict[str, int | None]
+    known: Memory = field(default_factory=Memory)
+    """Results that hold until the next decision."""
+    steady: Memory = field(default_factory=Memory)
+    """Results that no decision changes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Library:
         self._versions: dict[str, int | None] = {}
         self._base: _Base | None = None
         self._reviews = pl.DataFrame(schema=SCHEMAS["reviews"])
-        self._cleaned: OrderedDict[Cleaning | None, pl.DataFrame] = OrderedDict()
+        self._cleaned: OrderedDict[Cleaning | None, tuple[pl.DataFrame, Memory]] = OrderedDict()
         self._views: OrderedDict[Cleaning | None, View] = OrderedDict()
 
     def refresh(self) -> bool:
@@ -147,11 +157,12 @@ class Library:
                 self._views.move_to_end(cleaning)
                 return self._views[cleaning]
             if cleaning not in self._cleaned:
-                self._cleaned[cleaning] = _with_cleaning(self.store, self._loaded().studies, cleaning)
+                self._cleaned[cleaning] = _with_cleaning(self.store, self._loaded().studies, cleaning), Memory()
             while len(self._cleaned) > _VIEWS_KEPT:
                 self._views.pop(self._cleaned.popitem(last=False)[0], None)
-            rows = _with_reviews(self._reviews, self._cleaned[cleaning], cleaning)
-            self._views[cleaning] = View(cleaning, rows, dict(self._versions))
+            unreviewed, steady = self._cleaned[cleaning]
+            rows = _with_reviews(self._reviews, unreviewed, cleaning)
+            self._views[cleaning] = View(cleaning, rows, dict(self._versions), steady=steady)
             return self._views[cleaning]
 
     def shard_sets(self) -> list[Manifest]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -86,48 +86,57 @@ class Overview(NamedTuple):
     decisions: tuple[Count, ...]
 
 
-def overview(library: Library, view: View, base: StudyFilter) -> Overview:
-    """Count everything under the view's cleaning; `base` is the filter that names the cleaning."""
-    return view.remembered("overview", lambda: _overview(library, view, base))
+def overview(library: Library, view: View) -> Overview:
+    """Count everything under the view's cleaning; its links name the cleaning, so that they stay what they are."""
+    base = StudyFilter()
+    if view.cleaning is not None:
+        base = StudyFilter(prompt=view.cleaning.prompt_version, model=view.cleaning.model)
+    return view.known.get("overview", lambda: _overview(library, view, base))
 
 
 def _overview(library: Library, view: View, base: StudyFilter) -> Overview:
     rows = view.rows
-    cleaned = rows.filter(pl.col("status").is_in([Status.ACCEPTED, Status.FLAGGED]))
-    flags = _exploded(rows, "flags")
-    words_removed = (
-        rows.lazy()
-        .select(pl.col("removed").explode(empty_as_null=False, keep_nulls=False).alias("span"))
-        .select(
-            category=pl.col("span").struct.field("category"),
-            words=pl.col("span").struct.field("text").str.count_matches(r"\S+"),
-        )
-        .group_by("category")
-        .agg(pl.col("words").sum())
-        .collect()
-    )
-    removed = {str(name): int(words) for name, words in words_removed.iter_rows()}
-    raw, clean = cleaned.select(pl.col("raw_words").sum(), pl.col("clean_words").sum()).row(0)
+    steady = view.steady.get("overview", lambda: _steady(rows, base))
     return Overview(
         studies=rows.height,
         steps=tuple(_steps(library, view, base)),
-        statuses=_statuses(rows, base),
-        flags=tuple(_ranked(flags, "flag", base)),
-        noise=tuple(
-            replace(one, note=f"{removed.get(one.name, 0):,} words")
-            for one in _ranked(_exploded(rows, "categories"), "noise", base)
-            if one.name != UNEXPLAINED
-        ),
-        lengths=tuple(_lengths(cleaned)),
-        words=(int(raw or 0), int(clean or 0)),
-        balance=tuple(_balance(rows, base)),
-        labelled=(rows.filter(pl.col(f"{RAW_LABEL}No Finding").is_not_null() | _any_label()).height, rows.height),
+        **steady,
         cleanings=tuple(_cleanings(library)),
         decisions=tuple(
             Count(name, count, _link(base, review=name))
             for name, count in rows.drop_nulls("decision").group_by("decision").len().sort("decision").iter_rows()
         ),
     )
+
+
+def _steady(rows: pl.DataFrame, base: StudyFilter) -> dict[str, Any]:
+    """What no decision changes."""
+    cleaned = rows.filter(pl.col("status").is_in([Status.ACCEPTED, Status.FLAGGED]))
+    removed = _removed_words(rows)
+    raw, clean = cleaned.select(pl.col("raw_words").sum(), pl.col("clean_words").sum()).row(0)
+    return {
+        "statuses": _statuses(rows, base),
+        "flags": tuple(_ranked(_exploded(rows, "flags"), "flag", base)),
+        "noise": tuple(
+            replace(one, note=f"{removed.get(one.name, 0):,} words")
+            for one in _ranked(_exploded(rows, "categories"), "noise", base)
+            if one.name != UNEXPLAINED
+        ),
+        "lengths": tuple(_lengths(cleaned)),
+        "words": (int(raw or 0), int(clean or 0)),
+        "balance": tuple(_balance(rows, base)),
+        "labelled": (rows.filter(_any_label()).height, rows.height),
+    }
+
+
+def _removed_words(rows: pl.DataFrame) -> dict[str, int]:
+    """Category -> words removed."""
+    spans = rows.lazy().select(pl.col("removed").explode(empty_as_null=False, keep_nulls=False).alias("span"))
+    words = spans.select(
+        category=pl.col("span").struct.field("category"),
+        words=pl.col("span").struct.field("text").str.count_matches(r"\S+"),
+    )
+    return dict(words.group_by("category").agg(pl.col("words").sum()).collect().iter_rows())
 
 
 def _any_label() -> pl.Expr:

@@ -10,7 +10,9 @@ import math
 import re
 from typing import Literal, NamedTuple, Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from unix.config import Config
 from unix.errors import ConfigError
@@ -118,24 +120,35 @@ class Sample(Config):
 
     def _ranked(self, view: View, population: StudyFilter) -> pl.DataFrame:
         """row, stratum of the whole population in the sample's random order."""
-        return view.remembered(
+        return view.steady.get(
             f"ranked {self.seed} {self.stratify} {population.query()}", lambda: self._rank(view, population)
         )
 
     def _rank(self, view: View, population: StudyFilter) -> pl.DataFrame:
-        columns = ["row", "source", "study_id", "status", "split", "flags"]
-        rows = view.rows[matching(view, population.model_copy(update={"sort": "study", "order": "up"})), columns]
+        rows = matching(view, population.model_copy(update={"sort": "study", "order": "up"}))
         stratum = pl.col("flags").list.first() if self.stratify == "flag" else pl.col(self.stratify or "source")
-        keys = (f"{self.seed}/{source}/{study}".encode() for source, study in rows.select(columns[1:3]).iter_rows())
-        ranks = [hashlib.blake2b(key, digest_size=8).digest() for key in keys]
-        return (
-            rows.with_columns(
-                stratum=(stratum.fill_null("none") if self.stratify else pl.lit("all")).cast(pl.Categorical),
-                rank=pl.Series(ranks, dtype=pl.Binary),
-            )
-            .sort("rank", "row")
-            .select("row", "stratum")
-        )
+        named = stratum.fill_null("none") if self.stratify else pl.lit("all")
+        order = np.argsort(_mixed(_keys(view), self.seed)[rows.to_numpy()], kind="stable")
+        return view.rows.select("row", stratum=named.cast(pl.Categorical))[rows][order]
+
+
+def _keys(view: View) -> NDArray[np.uint64]:
+    """64 random-looking bits of every study's key, the same wherever it stands."""
+
+    def compute() -> NDArray[np.uint64]:
+        names = (f"{source}/{study}".encode() for source, study in view.rows.select("source", "study_id").iter_rows())
+        return np.frombuffer(b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names), "<u8")
+
+    return view.steady.get("sample keys", compute)
+
+
+def _mixed(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """The keys under a seed: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = keys + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))
 
 
 def select(view: View, chosen: StudyFilter) -> pl.Series:
