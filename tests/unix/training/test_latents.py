@@ -10,6 +10,7 @@ import torch
 
 from unix.data.stream import ShardReader
 from unix.errors import ConfigError, ShardError
+from unix.manifest import publish_manifest
 from unix.model.latent import FoldedVAE
 from unix.model.weights.native import load_codec, save_module
 from unix.training.encodings import codec_moments
@@ -38,6 +39,33 @@ def test_latents_are_the_moments_of_the_same_keys(copied, warm):
     again = precompute_latents(LatentsConfig(shards=str(copied), sets=("generation-48",), vae=warm.checkpoint))
     assert again.sets[0].encoded == 0
     assert again.sets[0].release == summary.sets[0].release
+
+
+def test_a_release_of_the_images_is_followed_without_encoding_again(copied, warm):
+    config = LatentsConfig(shards=str(copied), sets=("generation-48",), vae=warm.checkpoint)
+    before = precompute_latents(config).sets[0]
+    images = ShardReader(copied / "generation-48", "train")
+    first, *others = images.manifest.shards
+    first = first.model_copy(update={"superseded": (images.keys[0],)})
+    live = images.manifest.live - 1
+    publish_manifest(
+        copied / "generation-48",
+        images.manifest.model_copy(
+            update={
+                "release": "",
+                "shards": (first, *others),
+                "considered": live,
+                "excluded": {},
+                "superseded_samples": 1,
+            }
+        ),
+    )
+    after = precompute_latents(config).sets[0]
+    latents = ShardReader(copied / "generation-48-latents", "train")
+    assert (after.encoded, after.samples, before.samples) == (0, live, live + 1)
+    assert latents.keys == images.keys[1:]
+    assert latents.manifest.parent_release == before.release
+    assert latents.manifest.superseded_samples == 1
 
 
 def test_training_from_latent_shards_is_training_from_images(copied, configure, read, tmp_path):
