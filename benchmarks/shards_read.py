@@ -1,9 +1,9 @@
 """Samples per CPU second: our reader beside webdataset, litdata, mosaicml-streaming and Hugging Face datasets.
 
 Every library reads one epoch of the same samples from files of its own writing, in one process without workers, raw
-(the picture's and the record's bytes, in memory) and decoded (a grayscale array and a parsed record). Ours checks every CRC and
-serves an exact global shuffle in batches; litdata and mosaicml-streaming shuffle too, webdataset and datasets do not.
-`webdataset-ustar` is webdataset on our tars. CPU time starts after the first sample.
+(the picture's and the record's bytes, in memory) and decoded (a grayscale array and a parsed record). Ours checks every
+CRC and serves an exact global shuffle in batches; litdata and mosaicml-streaming shuffle too, webdataset and datasets
+do not. `webdataset-ustar` is webdataset on our tars. CPU time starts after the first sample.
 
 The bars were set with samples of about 6 KB, where a library's own cost shows: 128 px. At 256 px and above most of a
 decoded sample's time is the JPEG decoder's, which all share.
