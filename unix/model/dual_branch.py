@@ -7,14 +7,15 @@ Rotary positions: an image block shares one; text counts on by one. Only differe
 counted as position 0, and a caption before it has negative positions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from unix.batch import IGNORED, GenerationBatch, UnderstandingBatch
 from unix.config import Config
@@ -24,6 +25,8 @@ from unix.model.attention import DualLayer, KeyValue
 from unix.model.initialisation import initialise
 from unix.model.layers import RMSNorm, Rotary, TimeEmbedding, position_table
 from unix.model.vision import Connector, Gelu, VisionConfig, VisionTower
+
+T = TypeVar("T")
 
 
 class DecoderConfig(Config):
@@ -141,6 +144,8 @@ class DualBranch(nn.Module):
         """Tensors as torch and transformers make them; `build` gives seeded ones."""
         super().__init__()
         self.config = config
+        self.recompute_layers = False
+        """Keep only each layer's input for the backward pass and run the layer again there: less memory, more time."""
         decoder = config.decoder
         width = decoder.hidden_size
         self.vision = VisionTower(config.vision)
@@ -223,7 +228,7 @@ class DualBranch(nn.Module):
         cache: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
             rows = rows_BL if index == len(self.layers) - 1 else None
-            hidden_BLE, kv = layer.read(hidden_BLE, num_image, rotary, mask, rows)
+            hidden_BLE, kv = self._run(layer.read, hidden_BLE, num_image, rotary, mask, rows)
             cache.append(kv)
         return self.understanding_norm(hidden_BLE), cache
 
@@ -292,7 +297,7 @@ class DualBranch(nn.Module):
         for index, layer in enumerate(self.layers):
             caption = prefix.layers[index] if prefix.layers else None
             last = index == len(self.layers) - 1
-            edges, latents = layer.draw(edges, latents, caption, mask, freeze_understanding, last)
+            edges, latents = self._run(layer.draw, edges, latents, caption, mask, freeze_understanding, last)
             if index + 1 == capture_layer:
                 captured = latents
         velocity = self.latent_out(self.generation_norm(latents))
@@ -311,6 +316,12 @@ class DualBranch(nn.Module):
         position = position_table(rows, columns, self.config.decoder.hidden_size, scale, str(noised_BChw.device))
         tokens = self.latent_in(noised_BChw.flatten(2).transpose(1, 2).to(self.latent_in.weight.dtype))
         return tokens + self.time_embedding(time_B)[:, None] + position.to(tokens.dtype)
+
+    def _run(self, layer: Callable[..., T], *arguments: object) -> T:
+        """Call one layer's method, to be run again in the backward pass where that is wanted."""
+        if self.recompute_layers and torch.is_grad_enabled():
+            return cast(T, checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False))
+        return layer(*arguments)
 
     def _edges(self, count: int) -> Tensor:
         """Embeddings of begin- and end-of-image, [count, 2, E]."""

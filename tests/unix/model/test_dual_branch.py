@@ -174,6 +174,34 @@ def test_a_frozen_understanding_branch_gets_no_gradient(model: DualBranch, gener
     assert all(float(value.abs().max()) > 0 for value in grads.values())
 
 
+def test_recomputed_layers_give_the_same_gradients(
+    model: DualBranch, understanding_batch: UnderstandingBatch, generation_batch: GenerationBatch
+) -> None:
+    def both() -> list[dict[str, Tensor]]:
+        reading = gradients(model, model.understanding(understanding_batch).logits_NV.square().mean())
+        return [reading, gradients(model, model.generation(generation_batch).velocity_BChw.square().mean())]
+
+    def kept() -> int:
+        """Numbers that the graph of a drawing holds on to."""
+        count = 0
+
+        def hold(value: Tensor) -> Tensor:
+            nonlocal count
+            count += value.numel()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda value: value):
+            model.generation(generation_batch)
+        return count
+
+    expected, whole = both(), kept()
+    model.recompute_layers = True
+    for left, right in zip(both(), expected, strict=True):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(value, right[name]) for name, value in left.items())
+    assert kept() < whole / 2
+
+
 def test_captured_hidden_states_follow_the_layers(model: DualBranch, generation_batch: GenerationBatch) -> None:
     outputs = [model.generation(generation_batch, capture_layer=count) for count in (1, 2, 3)]
     assert model.generation(generation_batch).captured_BTE is None

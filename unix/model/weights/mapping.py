@@ -58,6 +58,28 @@ def import_tensors(
     return Computed(ours), Computed(rest)
 
 
+def check_shapes(
+    rules: Sequence[Rule], ours: Mapping[str, Sequence[int]], foreign: Mapping[str, Sequence[int]], origin: str
+) -> None:
+    """See that foreign tensors will fit ours, by their shapes alone and before any is read.
+
+    Raises:
+        WeightsError: names the first few that do not, `origin` first.
+    """
+    faults: list[str] = []
+    for rule in rules:
+        rows, *rest = ours[rule.ours]
+        kept = [rows if rule.third is None else 3 * rows, *rest]
+        wanted = [1] * rule.leading + kept + [1] * rule.trailing
+        given = list(foreign.get(rule.theirs, wanted))
+        if given != wanted:
+            faults.append(f"{rule.theirs} has shape {given}, not {wanted}")
+    faults = list(dict.fromkeys(faults))
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise WeightsError(f"{origin}: {'; '.join(faults[:5])}{more}")
+
+
 def export_tensors(rules: Sequence[Rule], ours: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Our tensors under the foreign names, computed when asked for; the inverse of `import_tensors`."""
     parts: dict[str, list[Rule]] = {}
