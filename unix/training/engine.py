@@ -30,6 +30,8 @@ class EngineConfig(Config):
     """What the model computes in; weights, gradients' sums, moments and losses are float32 either way."""
     cpu_offload: bool = False
     """With `full` sharding, keep what is spread in host memory."""
+    recompute_layers: bool = False
+    """Run each decoder layer again in the backward pass rather than keep its activations: less memory, more time."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Engine:
     def prepare(self, model: DualBranch) -> None:
         """Put the model, alike on every rank, where this engine wants it; before an optimizer sees its parameters."""
         model.to(self.device)
+        model.recompute_layers = self._config.recompute_layers
         if self.is_sharded:
             precision = getattr(torch, self._config.precision)
             sharding.shard(model, self.world, self.device, precision, self._config.cpu_offload)

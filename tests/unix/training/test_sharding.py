@@ -57,3 +57,12 @@ def test_bfloat16_trains_close_to_float32(configure, read, tmp_path):
     assert [loss for loss, _ in half] == pytest.approx([loss for loss, _ in whole], rel=2e-2)
     weights = load_file(tmp_path / "half" / "step-6" / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_recomputed_layers_change_nothing(stage, configure, read, tmp_path):
+    settings: dict[str, Any] = {"from_checkpoint": read.checkpoint, "steps": 4, "checkpoint_every": 4}
+    train(configure(stage, tmp_path / "kept", **settings))
+    engine = {**SHARDED, "recompute_layers": True}
+    train(configure(stage, tmp_path / "recomputed", processes=2, engine=engine, **settings))
+    same(tmp_path / "recomputed", tmp_path / "kept")
