@@ -4,7 +4,10 @@
 const typing = (target) => target.closest("input:not([type=range]), textarea, select, [contenteditable]") !== null;
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && document.activeElement instanceof HTMLElement) document.activeElement.blur();
+  if (event.key === "Escape" && document.activeElement instanceof HTMLElement) {
+    if (document.activeElement.type === "search") event.preventDefault(); // else the browser empties the field
+    document.activeElement.blur();
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
   const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
   if (target !== null) {
