@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -179,15 +180,14 @@ def measure(stage: str, size: Size, work: Path, gpus: int, steps: int) -> dict[s
     if gpus > 1:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", __file__]
     done = subprocess.run(
-        [*launch, "--work", str(work), "--run", str(file), "--out", str(out)],
+        [*launch, "--work", str(work), "--stage-file", str(file), "--out", str(out)],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        full = "OutOfMemoryError" in done.stderr
-        return row | {"failed": "out of memory" if full else last[0]}
+        errors = [line for line in done.stderr.splitlines() if re.search(r"(?:Error|error): ", line)] or ["no message"]
+        return row | {"failed": "out of memory" if "OutOfMemoryError" in done.stderr else errors[0]}
     ranks = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob(f"{out.name}.*"))]
     row |= {name: max(rank[name] for rank in ranks) for name in ranks[0]}
     losses = [json.loads(line)["loss"] for line in (work / "runs" / stage / METRICS_FILE).read_text().splitlines()]
@@ -221,11 +221,11 @@ def main() -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stage-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.run is not None:
-        run_stage(options.run, options.out)
+    if options.stage_file is not None:
+        run_stage(options.stage_file, options.out)
         return 0
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     size = FULL if gpus else TINY

@@ -45,7 +45,8 @@ class AlignmentProjector(nn.Module):
 
     def forward(self, captured_BTE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, encoder width]."""
-        x = functional.silu(self.first(captured_BTE))
+        # a sharded model computes in bfloat16 by itself, and no autocast is open around this
+        x = functional.silu(self.first(captured_BTE.to(self.first.weight.dtype)))
         return self.third(functional.silu(self.second(x)))
 
 

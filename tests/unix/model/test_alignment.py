@@ -94,3 +94,11 @@ def test_rad_dino_is_read_from_a_folder(tmp_path: Path) -> None:
     expected = encoder.model(pixel_values=((pixels - 0.5) / 0.25).expand(-1, 3, -1, -1)).last_hidden_state[:, 1:]
     torch.testing.assert_close(encoder(pixels), expected)
     assert encoder.width == 16 and not any(value.requires_grad for value in encoder.parameters())
+
+
+def test_the_projector_takes_what_a_sharded_model_computes_in_bfloat16() -> None:
+    projector = AlignmentProjector.build(8, 16, 4, seed=0)
+    captured = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    projected = projector(captured.to(torch.bfloat16))
+    assert projected.dtype == torch.float32
+    torch.testing.assert_close(projected, projector(captured), atol=0.02, rtol=0.02)
