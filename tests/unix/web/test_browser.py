@@ -108,7 +108,6 @@ def test_search_filter_and_open(site: Site) -> None:
     )
     playwright.expect(page.locator("#results .tools strong")).to_have_text(str(wanted.height))
     assert total == 50
-    page.keyboard.press("/")
     page.keyboard.press("Escape")
     playwright.expect(page.locator("#q")).to_have_value('"pleural effusion"')
     for key in ("j", "j", "k", "o"):
