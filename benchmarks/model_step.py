@@ -6,9 +6,9 @@ samples of a caption of 98 tokens and 16 x 16 latents, with the understanding br
 forward, backward and AdamW without clipping; losses and the C library's settings are the trainer's.
 
 Multiplications of 1024 x 1024 matrices (the yardstick) run before and after every step, in the same process; the
-efficiency is (GFLOP of the step by formula) / (CPU seconds x the yardstick's GFLOP per CPU second around it). On a busy machine the
-short yardstick suffers more than the step, which flatters the step; "best/best" sets the quickest step against the
-quickest yardstick, and errs the other way.
+efficiency is (GFLOP of the step by formula) / (CPU seconds x the yardstick's GFLOP per CPU second around it). On a busy
+machine the short yardstick suffers more than the step, which flatters the step; "best/best" sets the quickest step
+against the quickest yardstick, and errs the other way.
 
 Memory is measured by a process of its own per case, as the high-water mark of the resident set over one step, less
 what was resident before the model was built: the stage 2 step with the understanding branch frozen, and the same step
