@@ -74,10 +74,10 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
 
         def write(folder: Path) -> None:
             engine.save_state(folder, optimizer.state())
-            with optimizer.published():
+            with optimizer.published():  # on the CPU the gathered tensors are the model's own: write them in here
                 tensors = engine.whole_tensors(run.module.state_dict())
-            if engine.is_main:
-                run.write_model(folder, tensors)
+                if engine.is_main:
+                    run.write_model(folder, tensors)
 
         if engine.is_main:
             discard_partial(run.run_dir, at.step)

@@ -38,4 +38,4 @@ def test_golden_losses(curves: dict[str, list[float]], request: pytest.FixtureRe
     assert curves.keys() == expected.keys()
     for name, losses in expected.items():
         assert len(losses) == STEPS, name
-        assert curves[name] == pytest.approx(losses, rel=2e-2), name  # AdamW makes much of how a processor rounds
+        assert curves[name] == pytest.approx(losses, rel=2e-3), name  # processors round differently

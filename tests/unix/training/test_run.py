@@ -208,3 +208,12 @@ def test_remembered_captions_change_nothing_but_the_rounding(configure, read, tm
         train(config)
         losses.append([row["loss"] for row in rows_of(tmp_path / str(remember))])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_checkpoint_publishes_the_average_and_resumes_from_the_raw_weights(configure, read, tmp_path):
+    drawn = train(configure("stage2", tmp_path, from_checkpoint=read.checkpoint))
+    state = torch.load(Path(drawn.checkpoint) / "training_state.pt", weights_only=True)
+    published = weights_of(drawn.checkpoint)
+    name = "latent_out.weight"
+    assert torch.equal(published[name], state["average"][name])
+    assert not torch.equal(published[name], state["weights"][name])
