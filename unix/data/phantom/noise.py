@@ -42,19 +42,21 @@ _SHARES = {
 class SectionHeaders(Config):
     """Headers of the sections that are noise as a whole."""
 
-    examination: tuple[str, ...] = Field(("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"), min_length=1)
-    indication: tuple[str, ...] = Field(("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"), min_length=1)
-    technique: tuple[str, ...] = Field(("TECHNIQUE:",), min_length=1)
-    comparison: tuple[str, ...] = Field(("COMPARISON:",), min_length=1)
-    wet_read: tuple[str, ...] = Field(("WET READ:",), min_length=1)
-    addendum: tuple[str, ...] = Field(("ADDENDUM:",), min_length=1)
+    examination: tuple[str, ...] = Field(default=("EXAMINATION:", "EXAMINATION:", "EXAM:", "STUDY:"), min_length=1)
+    indication: tuple[str, ...] = Field(
+        default=("INDICATION:", "INDICATION:", "HISTORY:", "REASON FOR EXAM:"), min_length=1
+    )
+    technique: tuple[str, ...] = Field(default=("TECHNIQUE:",), min_length=1)
+    comparison: tuple[str, ...] = Field(default=("COMPARISON:",), min_length=1)
+    wet_read: tuple[str, ...] = Field(default=("WET READ:",), min_length=1)
+    addendum: tuple[str, ...] = Field(default=("ADDENDUM:",), min_length=1)
 
 
 class Noise(Config):
     """The content of `noise.yaml`."""
 
     titles: Options
-    sections: SectionHeaders = Field(default_factory=SectionHeaders)
+    sections: SectionHeaders = SectionHeaders()
     examinations: dict[str, Options]
     indications: Options
     techniques: dict[str, Options]
