@@ -197,7 +197,7 @@ def test_a_sample_is_drawn_and_reviewed(site: Site) -> None:
     page.get_by_label("Studies").fill("8")
     page.get_by_label("Equal parts by").select_option("status")
     page.get_by_role("button", name="Draw").click()
-    assert page.locator("tr[data-row]").count() == 8
+    playwright.expect(page.locator("tr[data-row]")).to_have_count(8)
     sample = page.url
     page.get_by_role("link", name="Start reviewing").click()
     page.wait_for_url("**/study?**")
