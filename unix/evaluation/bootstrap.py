@@ -3,12 +3,15 @@
 Shape legend: N samples, P patients, R resamples.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unix.config import Config
+from unix.errors import ConfigError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,12 +30,72 @@ class Metric(Config):
     """What the metric gives between two halves of the real data, where that is not zero by definition."""
 
 
+class Difference(Config):
+    """How much higher the second of two models scores, with the 95 % interval of its paired bootstrap."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    separated: bool
+    """The interval leaves out zero: the models differ by more than chance of the sample explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """A metric on the sample and on each of R resamples of its patients; what intervals and comparisons come from."""
+
+    value: float
+    draws_R: FloatArray
+    n: int
+    resampling: str
+    """Which samples were resampled how; equal only for the same patients in the same order, seed and R."""
+
+    def metric(self) -> Metric:
+        """The value with the 2.5 and 97.5 percentiles of its resampled values; undefined (nan) ones are left out."""
+        low, high = np.nanpercentile(self.draws_R, [2.5, 97.5])
+        return Metric(value=self.value, low=float(low), high=float(high), n=self.n)
+
+
+def metrics_of(draws: Mapping[str, Draws]) -> dict[str, Metric]:
+    """Every metric with its interval."""
+    return {name: one.metric() for name, one in draws.items()}
+
+
+def paired_difference(first: Draws, second: Draws) -> Difference:
+    """Second minus first; each resample takes the same patients for both, so what they share cancels.
+
+    Raises:
+        ConfigError: they were not measured on the same samples with the same resamples.
+    """
+    if first.resampling != second.resampling:
+        raise ConfigError(
+            f"a paired comparison needs the same samples, seed and resamples on both sides; "
+            f"here {first.n} samples ({first.resampling}) meet {second.n} ({second.resampling})"
+        )
+    low, high = np.nanpercentile(second.draws_R - first.draws_R, [2.5, 97.5])
+    return Difference(
+        value=second.value - first.value,
+        low=float(low),
+        high=float(high),
+        n=first.n,
+        separated=bool(low > 0 or high < 0),
+    )
+
+
+def paired_differences(first: Mapping[str, Draws], second: Mapping[str, Draws]) -> dict[str, Difference]:
+    """Second minus first for every metric that both have."""
+    return {name: paired_difference(one, second[name]) for name, one in first.items() if name in second}
+
+
 class Patients:
     """A fixed set of seeded resamples of the patients behind N samples; every metric of a comparison shares it."""
 
     def __init__(self, patient_of_sample: Sequence[str], seed: int, resamples: int = RESAMPLES) -> None:
         names, self.patient_N = np.unique(np.asarray(patient_of_sample, dtype=str), return_inverse=True)
         self.count, self.num_samples = len(names), len(self.patient_N)
+        recipe = "\n".join([*map(str, patient_of_sample), f"{seed}/{resamples}"])
+        self.resampling = hashlib.blake2b(recipe.encode(), digest_size=8).hexdigest()
         generator = np.random.default_rng(seed)
         self.weights_RP: IntArray = generator.multinomial(self.count, np.full(self.count, 1 / self.count), resamples)
 
@@ -42,10 +105,14 @@ class Patients:
         np.add.at(per_patient, self.patient_N, per_sample)
         return np.tensordot(self.weights_RP.astype(np.float64), per_patient, axes=1)
 
-    def interval(self, value: float, draws_R: FloatArray, n: int | None = None) -> Metric:
-        """`value` with the 2.5 and 97.5 percentiles of its resampled values; undefined (nan) resamples are left out."""
-        low, high = np.nanpercentile(draws_R, [2.5, 97.5])
-        return Metric(value=value, low=float(low), high=float(high), n=self.num_samples if n is None else n)
+    def mean(self, per_sample_N: NDArray[np.float64] | NDArray[np.bool_]) -> Draws:
+        """The mean of a per-sample score [N]."""
+        size_R = self.sums(np.ones(self.num_samples))
+        return self.draws(float(per_sample_N.mean()), self.sums(per_sample_N) / size_R)
+
+    def draws(self, value: float, draws_R: FloatArray) -> Draws:
+        """A metric's `value` on the samples and on each resample."""
+        return Draws(value, draws_R, self.num_samples, self.resampling)
 
     def metric(self, statistic: Callable[[IntArray], float]) -> Metric | None:
         """Value and interval of any `statistic` of sample indices; None where it is undefined (nan) on the sample."""
@@ -54,7 +121,34 @@ class Patients:
         if np.isnan(value):
             return None
         draws = [statistic(np.repeat(rows, weights_P[self.patient_N])) for weights_P in self.weights_RP]
-        return self.interval(value, np.asarray(draws))
+        return self.draws(value, np.asarray(draws)).metric()
+
+
+def grouped_jackknife(
+    value: float,
+    statistic: Callable[[IntArray], float],
+    patients: Sequence[str],
+    seed: int = 0,
+    groups: int = 20,
+) -> Metric:
+    """`value` +- 1.96 standard errors of the delete-a-group jackknife over patients.
+
+    For statistics that resampling with replacement shifts: copies of an image shrink the spread of a set and are each
+    other's neighbours, so a bootstrapped Frechet distance lies wholly above the value it should surround. `statistic`
+    is asked once per group, for the indices of the samples that stay (Kott 2001, "The delete-a-group jackknife").
+
+    Raises:
+        ConfigError: there are fewer than two patients to leave out.
+    """
+    names, patient_N = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    count = min(groups, len(names))
+    if count < 2:
+        raise ConfigError(f"an interval over patients needs at least two of them, not {len(names)}")
+    group_P = np.random.default_rng(seed).permutation(len(names)) % count
+    left_out_N = group_P[patient_N]
+    without_G = np.array([statistic(np.flatnonzero(left_out_N != group)) for group in range(count)])
+    error = float(np.sqrt((count - 1) / count * ((without_G - without_G.mean()) ** 2).sum()))
+    return Metric(value=value, low=value - 1.96 * error, high=value + 1.96 * error, n=len(patient_N))
 
 
 def auc(positive: FloatArray, negative: FloatArray) -> float:
@@ -82,4 +176,4 @@ def share_metric(
     """Share of true values among `hits` [N], with its interval; None where there are none to ask."""
     if not len(hits):
         return None
-    return Patients(patients, seed, resamples).metric(lambda rows: float(hits[rows].mean()))
+    return Patients(patients, seed, resamples).mean(hits).metric()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unix.config import Config
-from unix.evaluation.bootstrap import RESAMPLES, Metric, Patients
+from unix.evaluation.bootstrap import RESAMPLES, Draws, Metric, Patients, metrics_of
 from unix.records import CHEXPERT_5, CHEXPERT_14, Labels, no_labels
 
 FREQUENT = 10
@@ -40,6 +40,9 @@ class ClassScore(Config):
     fn: int
     support: int
     f1: float
+    low: float | None = None
+    """95 % interval of the F1 over patients, where it was asked for."""
+    high: float | None = None
 
 
 class Agreement(Config):
@@ -47,6 +50,8 @@ class Agreement(Config):
 
     metrics: dict[str, Metric]
     per_class: dict[str, ClassScore]
+    """Uncertain counted as positive."""
+    per_class_uncertain_negative: dict[str, ClassScore]
 
 
 def positives(labels: Sequence[Labels | None], uncertain: Uncertain = Uncertain.POSITIVE) -> BoolArray:
@@ -92,19 +97,45 @@ def agreement(
         sizes = f"{len(predicted)} predictions, {len(reference)} references, {len(patients)} patients"
         raise ValueError(f"labels to compare must be as many on both sides and at least one: {sizes}")
     resampled = Patients(patients, seed, resamples)
-    metrics: dict[str, Metric] = {}
+    scores = {
+        uncertain: per_class(positives(predicted, uncertain), positives(reference, uncertain), resampled)
+        for uncertain in Uncertain
+    }
+    return Agreement(
+        metrics=metrics_of(agreement_draws(predicted, reference, resampled)),
+        per_class=scores[Uncertain.POSITIVE],
+        per_class_uncertain_negative=scores[Uncertain.NEGATIVE],
+    )
+
+
+def agreement_draws(
+    predicted: Sequence[Labels | None], reference: Sequence[Labels], resampled: Patients
+) -> dict[str, Draws]:
+    """The metrics of `agreement` with their resampled values, for paired comparisons of models on the same samples."""
+    found: dict[str, Draws] = {}
     for uncertain, suffix in ((Uncertain.POSITIVE, ""), (Uncertain.NEGATIVE, "_uncertain_negative")):
         predicted_NK, reference_NK = positives(predicted, uncertain), positives(reference, uncertain)
-        metrics |= {f"{name}{suffix}": metric for name, metric in _metrics(predicted_NK, reference_NK, resampled)}
-    return Agreement(metrics=metrics, per_class=per_class(positives(predicted), positives(reference)))
+        found |= {f"{name}{suffix}": draws for name, draws in _draws(predicted_NK, reference_NK, resampled)}
+    return found
 
 
-def per_class(predicted_NK: BoolArray, reference_NK: BoolArray) -> dict[str, ClassScore]:
-    """Counts and F1 of each of the 14 classes."""
-    counts_K3 = _outcomes(predicted_NK, reference_NK).sum(axis=0, dtype=np.float64)
+def per_class(
+    predicted_NK: BoolArray, reference_NK: BoolArray, resampled: Patients | None = None
+) -> dict[str, ClassScore]:
+    """Counts and F1 of each of the 14 classes, with its interval where resamples are given."""
+    outcomes_NK3 = _outcomes(predicted_NK, reference_NK)
+    counts_K3 = outcomes_NK3.sum(axis=0, dtype=np.float64)
+    low_K: Sequence[float | None] = [None] * len(CHEXPERT_14)
+    high_K = low_K
+    if resampled is not None:
+        low_K, high_K = np.percentile(
+            f1(*np.moveaxis(resampled.sums(outcomes_NK3), -1, 0)), [2.5, 97.5], axis=0
+        ).tolist()
     return {
-        name: ClassScore(tp=int(tp), fp=int(fp), fn=int(fn), support=int(tp + fn), f1=float(f1(tp, fp, fn)))
-        for name, (tp, fp, fn) in zip(CHEXPERT_14, counts_K3, strict=True)
+        name: ClassScore(
+            tp=int(tp), fp=int(fp), fn=int(fn), support=int(tp + fn), f1=float(f1(tp, fp, fn)), low=low, high=high
+        )
+        for name, (tp, fp, fn), low, high in zip(CHEXPERT_14, counts_K3, low_K, high_K, strict=True)
     }
 
 
@@ -142,19 +173,19 @@ def _outcomes(predicted_NK: BoolArray, reference_NK: BoolArray) -> BoolArray:
     return np.stack(outcomes, axis=2)
 
 
-def _metrics(predicted_NK: BoolArray, reference_NK: BoolArray, resampled: Patients) -> list[tuple[str, Metric]]:
+def _draws(predicted_NK: BoolArray, reference_NK: BoolArray, resampled: Patients) -> list[tuple[str, Draws]]:
     outcomes_NK3 = _outcomes(predicted_NK, reference_NK)
     counts_K3, counts_RK3 = outcomes_NK3.sum(axis=0, dtype=np.float64), resampled.sums(outcomes_NK3)
     every = np.ones(len(CHEXPERT_14), dtype=bool)
     groups = (("14", every), ("5", _FIVE), ("14_frequent", reference_NK.sum(axis=0) >= FREQUENT))
-    found: list[tuple[str, Metric]] = []
+    found: list[tuple[str, Draws]] = []
     for group, member_K in groups:
         if not member_K.any():
             continue
         for kind, score in (("micro", _micro), ("macro", _macro)):
             value = float(score(counts_K3[member_K]))
-            found.append((f"{kind}_f1_{group}", resampled.interval(value, score(counts_RK3[:, member_K]))))
-    return found + _example_metrics(outcomes_NK3, resampled)
+            found.append((f"{kind}_f1_{group}", resampled.draws(value, score(counts_RK3[:, member_K]))))
+    return found + _example_draws(outcomes_NK3, resampled)
 
 
 def _micro(counts_K3: FloatArray) -> FloatArray:
@@ -167,7 +198,7 @@ def _macro(counts_K3: FloatArray) -> FloatArray:
     return f1(tp, fp, fn).mean(axis=-1)
 
 
-def _example_metrics(outcomes_NK3: BoolArray, resampled: Patients) -> list[tuple[str, Metric]]:
+def _example_draws(outcomes_NK3: BoolArray, resampled: Patients) -> list[tuple[str, Draws]]:
     tp_N, fp_N, fn_N = outcomes_NK3.sum(axis=1).T.astype(np.float64)
     none = np.zeros_like(tp_N)
     scores = {
@@ -175,8 +206,4 @@ def _example_metrics(outcomes_NK3: BoolArray, resampled: Patients) -> list[tuple
         "recall": np.divide(tp_N, tp_N + fn_N, out=none.copy(), where=tp_N + fn_N > 0),
         "f1": f1(tp_N, fp_N, fn_N),
     }
-    size_R = resampled.sums(np.ones_like(tp_N))
-    return [
-        (f"example_{name}", resampled.interval(float(score_N.mean()), resampled.sums(score_N) / size_R))
-        for name, score_N in scores.items()
-    ]
+    return [(f"example_{name}", resampled.mean(score_N)) for name, score_N in scores.items()]

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
-from unix.evaluation.bootstrap import Patients, auc, auc_metric, share_metric
+from unix.errors import ConfigError
+from unix.evaluation.bootstrap import Patients, auc, auc_metric, grouped_jackknife, paired_difference, share_metric
 
 measures = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
 
@@ -48,3 +50,70 @@ def test_the_interval_agrees_with_theory_and_repeats() -> None:
     assert metric.high == pytest.approx(0.25 + half_width, abs=0.006)
     assert metric == share_metric(hits, patients, seed=3, resamples=4000)
     assert metric != share_metric(hits, patients, seed=4, resamples=4000)
+
+
+def test_the_interval_equals_that_of_scipy() -> None:
+    generator = np.random.default_rng(1)
+    per_patient = generator.gamma(2.0, size=60)
+    patients = [str(index) for index in range(60) for _ in range(3)]
+    ours = Patients(patients, seed=0, resamples=4_000).mean(np.repeat(per_patient, 3)).metric()
+    scipys = bootstrap((per_patient,), np.mean, n_resamples=4_000, method="percentile", rng=2).confidence_interval
+    assert ours.low == pytest.approx(scipys.low, rel=0.02)
+    assert ours.high == pytest.approx(scipys.high, rel=0.02)
+
+
+def test_a_paired_difference_equals_that_of_scipy() -> None:
+    generator = np.random.default_rng(2)
+    first = generator.normal(size=80)
+    second = first + generator.normal(0.1, 0.3, size=80)
+    resampled = Patients([str(index) for index in range(80)], seed=0, resamples=4_000)
+    found = paired_difference(resampled.mean(first), resampled.mean(second))
+    expected = bootstrap(
+        (first, second),
+        lambda x, y, axis: y.mean(axis) - x.mean(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=4_000,
+        method="percentile",
+        rng=3,
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.012)
+    assert found.value == pytest.approx((second - first).mean())
+    assert found.n == 80
+
+
+def test_a_paired_difference_is_sharper_than_its_two_sides() -> None:
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=50)
+    resampled = Patients([str(index) for index in range(50)], seed=0)
+    one, other = resampled.mean(first), resampled.mean(first + 0.05)
+    assert paired_difference(one, other).separated
+    assert one.metric().high > other.metric().low
+
+
+def test_samples_of_other_patients_seed_or_order_are_not_paired() -> None:
+    values = np.arange(4.0)
+    one = Patients(["a", "b", "c", "c"], seed=0).mean(values)
+    for other in (
+        Patients(["b", "a", "c", "c"], seed=0),
+        Patients(["a", "b", "c", "c"], seed=1),
+        Patients(["a", "b", "c", "c"], seed=0, resamples=7),
+    ):
+        with pytest.raises(ConfigError, match="same samples, seed and resamples"):
+            paired_difference(one, other.mean(values))
+
+
+def test_the_jackknife_of_a_mean_agrees_with_theory_and_repeats() -> None:
+    values = np.random.default_rng(4).normal(size=600)
+    patients = [str(index) for index in range(600)]
+
+    def mean(rows: np.ndarray) -> float:
+        return float(values[rows].mean())
+
+    metric = grouped_jackknife(float(values.mean()), mean, patients, seed=1, groups=200)
+    assert metric.high - metric.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(600), rel=0.15)
+    assert metric == grouped_jackknife(float(values.mean()), mean, patients, seed=1, groups=200)
+    together = grouped_jackknife(float(values.mean()), mean, [str(index // 300) for index in range(600)])
+    assert together.n == 600
+    with pytest.raises(ConfigError, match="at least two"):
+        grouped_jackknife(0.0, mean, ["one"] * 600)

@@ -44,8 +44,20 @@ def test_by_hand_uncertain_as_positive() -> None:
     assert result.metrics["example_precision"].value == pytest.approx((1 + 1 / 2 + 0 + 1) / 4)
     assert result.metrics["example_recall"].value == pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4)
     assert result.metrics["example_f1"].value == pytest.approx((2 / 3 + 1 / 2 + 0 + 1) / 4)
-    assert result.per_class[A].model_dump() == {"tp": 2, "fp": 0, "fn": 0, "support": 2, "f1": 1.0}
-    assert result.per_class[C].model_dump() == {"tp": 0, "fp": 1, "fn": 1, "support": 1, "f1": 0.0}
+    assert result.per_class[A].model_dump(exclude={"low", "high"}) == {
+        "tp": 2,
+        "fp": 0,
+        "fn": 0,
+        "support": 2,
+        "f1": 1.0,
+    }
+    assert result.per_class[C].model_dump(exclude={"low", "high"}) == {
+        "tp": 0,
+        "fp": 1,
+        "fn": 1,
+        "support": 1,
+        "f1": 0.0,
+    }
     assert {metric.n for metric in result.metrics.values()} == {4}
     assert "macro_f1_14_frequent" not in result.metrics
 
@@ -54,6 +66,17 @@ def test_by_hand_uncertain_as_negative() -> None:
     result = clinical.agreement(PREDICTED, REFERENCE, PATIENTS, resamples=20)
     # Atelectasis 1 tp, 1 fn; Cardiomegaly 1 fp, 1 fn; Effusion 1 fp; No Finding 1 tp
     assert result.metrics["micro_f1_14_uncertain_negative"].value == pytest.approx(4 / (4 + 2 + 2))
+    counts = result.per_class_uncertain_negative[A].model_dump(exclude={"low", "high"})
+    assert counts == {"tp": 1, "fp": 0, "fn": 1, "support": 2, "f1": pytest.approx(2 / 3)}
+
+
+def test_each_class_has_its_interval() -> None:
+    score = clinical.agreement(PREDICTED * 10, REFERENCE * 10, list("abcdefghij" * 4), resamples=50).per_class[C]
+    assert (score.f1, score.low, score.high) == (0.0, 0.0, 0.0)
+    mixed = clinical.agreement(PREDICTED, [REFERENCE[0]] * 4, PATIENTS, resamples=200).per_class[A]
+    assert mixed.low is not None and mixed.high is not None
+    assert mixed.f1 == pytest.approx(2 / 3)
+    assert mixed.low < mixed.f1 < mixed.high
 
 
 def test_an_empty_prediction_counts_as_wrong_and_is_not_dropped() -> None:
