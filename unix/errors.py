@@ -14,6 +14,7 @@ UnixError                   exit 1
 │   └── DamagedSampleError           one sample of a readable shard is damaged
 ├── WeightsError                     a tensor is missing, misshapen or unexpected
 ├── ResumeError                      a run cannot continue from what is on disk
+├── EvaluationError                  predictions are missing, unreadable or not of the same samples
 └── Interrupted             exit 75  stopped on request after saving its state
 
 A message says what failed, on which key, with which value, and what to do. It never holds report text.
@@ -85,6 +86,10 @@ class WeightsError(UnixError):
 
 class ResumeError(UnixError):
     """A run cannot continue from what is on disk."""
+
+
+class EvaluationError(UnixError):
+    """Predictions are missing, unreadable or not of the same samples."""
 
 
 class Interrupted(UnixError):

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from unix.config import Config, describe
-from unix.errors import ConfigError, ResumeError
+from unix.errors import ConfigError, ResumeError, WeightsError
 
 META_FILE = "meta.json"
 METRICS_FILE = "metrics.jsonl"
@@ -73,6 +73,20 @@ def newest_checkpoint(run_dir: str | Path) -> Path | None:
         if (number := path.parent.name.removeprefix("step-")).isdecimal()
     }
     return whole[max(whole)] if whole else None
+
+
+def newest_step(folder: Path) -> Path:
+    """The checkpoint meant by a run's or a step's folder: itself, or the run's whole `step-<N>` with the largest N.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if (folder / META_FILE).is_file():
+        return folder
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        raise WeightsError(f"no checkpoint in {folder}: give a run's folder with step-<N> inside, or a step's folder")
+    return newest
 
 
 def read_meta(folder: Path) -> Meta:

@@ -1,34 +1,21 @@
 """How well the generation branch draws: what the understanding branch reads in its images, what a ruler measures."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
 
 from unix.data.images import Pixels
 from unix.data.labels import label_report
 from unix.data.phantom.geometry import Geometry, measure
-from unix.data.stream import Sample
 from unix.evaluation import clinical
 from unix.evaluation.bootstrap import Metric, auc_metric, share_metric
-from unix.evaluation.results import (
-    EvaluateConfig,
-    EvaluationSummary,
-    chosen_samples,
-    open_set,
-    predicted_labels,
-    write_predictions,
-)
-from unix.evaluation.settings import sample_seed
+from unix.evaluation.predict_split import generated_images, predict_split, reconstructed_images
+from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
+from unix.evaluation.results import EvaluateConfig, EvaluationSummary, predicted_labels
 from unix.evaluation.sides import ONE_SIDED, stated_side
-from unix.evaluation.workers import PredictorPool
 from unix.records import Labels, Task
-from unix.store import LABELS_TYPE
 
 REFERENCES = (
     "labels that the rule labeler gives the prompt; images are read back by the same model's understanding branch"
@@ -36,34 +23,21 @@ REFERENCES = (
 PHANTOM = "phantom"
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Everything predicted for N samples, in their order."""
-
-    generated: list[Pixels]
-    reconstructed: list[Pixels]
-    read_from_generated: list[str]
-    read_from_reconstructed: list[str]
-
-
 def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
     """Draw an image for every prompt of the split, read it back and, on phantoms, measure it.
 
     The images go to `generated/` and `reconstructed/` in the evaluation's folder, the rest to Parquet.
+
+    Raises:
+        EvaluationError: predictions are missing or unreadable, or the folder holds those of another run.
     """
     started = time.monotonic()
-    folder = config.folder(Task.GENERATION)
-    with PredictorPool(config, config.processes) as pool:
-        facts = pool.facts()
-        reader = open_set(config, Task.GENERATION, facts.data_set)
-        samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
-        drawn = _draw(pool, samples, config.seed, reader.manifest.size)
-    prompts = [sample.caption for sample in samples]
-    patients = [sample.meta.subject_id for sample in samples]
+    split = predict_split(config, Task.GENERATION)
+    rows = split.rows
+    prompts, patients = rows["prompt"].to_list(), rows["subject_id"].to_list()
     reference = [label_report(prompt) for prompt in prompts]
     read, ceiling = (
-        [predicted_labels(text) for text in texts]
-        for texts in (drawn.read_from_generated, drawn.read_from_reconstructed)
+        [predicted_labels(text) for text in rows[name]] for name in ("read_back", "read_back_of_reconstruction")
     )
     agreement = clinical.agreement(read, reference, patients, config.seed, config.resamples)
     metrics = {f"readback_{name}": metric for name, metric in agreement.metrics.items()}
@@ -73,23 +47,31 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
         "reconstruction_readback_micro_f1_14": clinical.micro_f1(ceiling_NK, reference_NK),
         "reconstruction_readback_macro_f1_14": clinical.macro_f1(ceiling_NK, reference_NK),
     }
-    if {sample.meta.source for sample in samples} == {PHANTOM}:
-        metrics |= measured(drawn.generated, prompts, reference, patients, config)
-        for name, images in (("real", [sample.image for sample in samples]), ("reconstruction", drawn.reconstructed)):
+    if set(rows["source"]) == {PHANTOM}:
+        for kind, images in (
+            ("", generated_images(split)),
+            ("real_", (split.reader.read(index).image for index in split.indices)),
+            ("reconstruction_", reconstructed_images(split)),
+        ):
             found = measured(images, prompts, reference, patients, config)
-            baselines |= {f"{name}_{metric}": result.value for metric, result in found.items()}
-    _write_images(folder, samples, drawn)
-    path = write_predictions(_rows(config, samples, drawn, read, reference), folder / "predictions.parquet")
+            if kind:
+                baselines |= {f"{kind}{name}": metric.value for name, metric in found.items()}
+            else:
+                metrics |= found
+    path = split.folder / PREDICTIONS_FILE
+    publish_rows(
+        rows.with_columns(label_column("read_back_labels", read), label_column("prompt_labels", reference)), path
+    )
     return EvaluationSummary(
         task=Task.GENERATION,
-        checkpoint=facts.folder,
+        checkpoint=str(split.checkpoint),
         references=REFERENCES,
-        data_set=reader.manifest.set,
-        release=reader.manifest.release,
+        data_set=split.reader.manifest.set,
+        release=split.reader.manifest.release,
         split=config.split,
-        resolution=reader.manifest.size,
+        resolution=split.reader.manifest.size,
         seed=config.seed,
-        n=len(samples),
+        n=rows.height,
         failures=sum(labels is None for labels in read),
         metrics=metrics,
         per_class=agreement.per_class,
@@ -100,7 +82,7 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
 
 
 def measured(
-    images: Sequence[Pixels],
+    images: Iterable[Pixels],
     prompts: Sequence[str],
     reference: Sequence[Labels],
     patients: Sequence[str],
@@ -144,41 +126,3 @@ def _leftness(geometry: Geometry, finding: str) -> float:
     if finding == "Pneumothorax":
         return geometry.rim_darkness_left - geometry.rim_darkness_right
     return geometry.base_brightness_left - geometry.base_brightness_right
-
-
-def _draw(pool: PredictorPool, samples: Sequence[Sample], seed: int, resolution: int) -> Drawn:
-    seeds = [sample_seed(seed, sample.image_id) for sample in samples]
-    generated = pool.draw([sample.caption for sample in samples], seeds, resolution)
-    reconstructed = pool.reconstruct([sample.image for sample in samples])
-    read = pool.describe([*generated, *reconstructed], "read back")
-    return Drawn(generated, reconstructed, read[: len(samples)], read[len(samples) :])
-
-
-def _write_images(folder: Path, samples: Sequence[Sample], drawn: Drawn) -> None:
-    for name, images in (("generated", drawn.generated), ("reconstructed", drawn.reconstructed)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for sample, image in zip(samples, images, strict=True):
-            Image.fromarray(image).save(folder / name / f"{sample.image_id}.png")
-
-
-def _rows(
-    config: EvaluateConfig,
-    samples: Sequence[Sample],
-    drawn: Drawn,
-    read: Sequence[Labels | None],
-    reference: Sequence[Labels],
-) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "image_id": [sample.image_id for sample in samples],
-            "study_id": [sample.meta.study_id for sample in samples],
-            "subject_id": [sample.meta.subject_id for sample in samples],
-            "prompt": [sample.caption for sample in samples],
-            "seed": [sample_seed(config.seed, sample.image_id) for sample in samples],
-            "read_back": drawn.read_from_generated,
-            "read_back_of_reconstruction": drawn.read_from_reconstructed,
-            "read_back_labels": read,
-            "prompt_labels": reference,
-        },
-        schema_overrides={"read_back_labels": LABELS_TYPE, "prompt_labels": LABELS_TYPE},
-    )

@@ -14,23 +14,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unix.config import read_yaml
 from unix.data.images import Pixels, squares
 from unix.data.pack import UnderstandingPacking, normalised_pixels
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, ImageError, SourceError
-from unix.evaluation.settings import CheckpointFacts, PredictorConfig, sample_seed
+from unix.evaluation.settings import CheckpointFacts, PredictorConfig, sample_seed, trained_on
 from unix.model import decoding
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import DOWNSAMPLING, ImageCodec
 from unix.model.sampling import SamplerConfig, sample_latents
-from unix.model.weights.native import load_model, newest_step
+from unix.model.weights.native import load_model
 from unix.records import Task
+from unix.runs import newest_step
 
 logger = logging.getLogger(__name__)
 
 PREPROCESSING_FILE = "preprocessing.json"
-CONFIGURATION_FILE = "configuration.json"
 
 
 class Predictor:
@@ -63,12 +62,20 @@ class Predictor:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, codec, Tokenizer.load(folder), packing, config, chosen, _facts(folder, model))
 
+    @property
+    def prompt(self) -> str:
+        """The wording in which every report is asked for."""
+        return self._packing.prompts[0]
+
     @torch.inference_mode()
-    def describe(self, images: Sequence[Pixels]) -> list[str]:
-        """One report per square image (uint8 [S, S], any size); "" where the model has nothing to say."""
+    def describe(self, images: Sequence[Pixels], seeds: Sequence[int] | None = None) -> list[str]:
+        """One report per square image (uint8 [S, S], any size); "" where the model has nothing to say.
+
+        Where tokens are drawn at random, each image's draws come from its seed; default: one made of its pixels.
+        """
         if not images:
             return []
-        return [self._tokenizer.decode(answer) for answer in decoding.describe(*self._question(images))]
+        return [self._tokenizer.decode(answer) for answer in decoding.describe(*self._question(images, seeds))]
 
     def stream(self, image: Pixels) -> Iterator[str]:
         """The report that `describe` writes for one image, piece by piece as it is written."""
@@ -85,16 +92,17 @@ class Predictor:
             yield text[len(written) :]
 
     def _question(
-        self, images: Sequence[Pixels]
+        self, images: Sequence[Pixels], seeds: Sequence[int] | None = None
     ) -> tuple[DualBranch, Tensor, list[list[int]], int, float, float, list[int]]:
-        """What decoding is asked, an image's draws seeded by the image alone."""
+        """What decoding is asked."""
         side, config = self._model.config.vision.image_size, self._config
         pixels_BCSS = normalised_pixels(
             [resized(image, side) for image in images], self._packing.pixel_mean, self._packing.pixel_std
         ).to(self._device)
-        prompts = [self._tokenizer.encode(self._packing.prompts[0])] * len(images)
-        seeds = [sample_seed(config.seed, hashlib.blake2b(image.tobytes()).hexdigest()) for image in images]
-        return self._model, pixels_BCSS, prompts, config.max_new_tokens, config.temperature, config.top_p, seeds
+        prompts = [self._tokenizer.encode(self.prompt)] * len(images)
+        if seeds is None:
+            seeds = [sample_seed(config.seed, hashlib.blake2b(image.tobytes()).hexdigest()) for image in images]
+        return self._model, pixels_BCSS, prompts, config.max_new_tokens, config.temperature, config.top_p, list(seeds)
 
     def describe_files(self, paths: Sequence[str]) -> list[str]:
         """One report per image file, decoded and squared as the shards' images are.
@@ -145,13 +153,10 @@ class Predictor:
         return _to_images(self._codec.decode(self._codec.scaled(mean)))
 
 
-def _facts(folder: Path, model: DualBranch) -> CheckpointFacts:
-    """Where the checkpoint is and what it was last trained on, as far as its resolved configuration says."""
-    path = folder / CONFIGURATION_FILE
-    data_set = read_yaml(path).get("data_set", "") if path.is_file() else ""
-    drawn = re.fullmatch(rf"{Task.GENERATION}-(\d+)", data_set)
-    resolution = int(drawn[1]) if drawn else model.config.latent.base_side * DOWNSAMPLING
-    return CheckpointFacts(folder=str(folder), data_set=data_set, resolution=resolution)
+def _facts(step: Path, model: DualBranch) -> CheckpointFacts:
+    """What the checkpoint draws, as far as its resolved configuration says."""
+    drawn = re.fullmatch(rf"{Task.GENERATION}-(\d+)", trained_on(step))
+    return CheckpointFacts(resolution=int(drawn[1]) if drawn else model.config.latent.base_side * DOWNSAMPLING)
 
 
 def resized(image: Pixels, side: int) -> Pixels:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
 from pydantic import Field
 
 from unix.config import Config
@@ -14,8 +13,9 @@ from unix.data.stream import ShardReader
 from unix.errors import ConfigError
 from unix.evaluation.bootstrap import RESAMPLES, Metric
 from unix.evaluation.clinical import ClassScore
-from unix.evaluation.settings import PredictorConfig, default_processes
+from unix.evaluation.settings import PredictorConfig, default_processes, trained_on
 from unix.records import Labels, Split, Task, join_report
+from unix.runs import newest_step
 
 PROTOCOL = "native"
 """Every sample of the split as it stands in the shards, whole texts, one model, no de-duplication of prompts."""
@@ -32,7 +32,10 @@ class EvaluateConfig(PredictorConfig):
     limit: int | None = Field(default=None, ge=1)
     """At most so many samples, chosen by a seeded hash of their ids."""
     out: str | None = None
-    """Folder for predictions; default: `evaluation/<task>` in the checkpoint's folder."""
+    """Folder for predictions and results; default: `evaluation/<task>` in a step's folder, or in a run's folder
+    `evaluation/step-<N>/<task>`."""
+    store: str | None = None
+    """The store's URI: where it has a study's report as written, metrics against that come beside the others."""
     seed: int = 0
     processes: int = Field(default_factory=default_processes, ge=1)
     """Worker processes; the number changes no result."""
@@ -41,7 +44,11 @@ class EvaluateConfig(PredictorConfig):
 
     def folder(self, task: Task) -> Path:
         """Where predictions go."""
-        return Path(self.out) if self.out else Path(self.checkpoint) / "evaluation" / task
+        if self.out:
+            return Path(self.out)
+        given = Path(self.checkpoint)
+        step = newest_step(given)
+        return given.joinpath("evaluation", *(() if step == given else (step.name,)), task)
 
 
 class EvaluationSummary(Config):
@@ -70,11 +77,11 @@ class EvaluationSummary(Config):
     """The Parquet file with one row per sample."""
 
 
-def open_set(config: EvaluateConfig, task: Task, trained_on: str) -> ShardReader:
+def open_set(config: EvaluateConfig, task: Task, step: Path) -> ShardReader:
     """The shard set to evaluate on.
 
     That is `shards` itself where it is a set, else the set in it that `data_set` names, else the one that the
-    checkpoint was last trained on, else the only one for the task.
+    checkpoint in the folder `step` was last trained on, else the only one for the task.
 
     Raises:
         ConfigError: no set fits, several do, or the split is empty.
@@ -88,7 +95,7 @@ def open_set(config: EvaluateConfig, task: Task, trained_on: str) -> ShardReader
         fitting = [path.parent for path in sorted(root.glob(f"{task}-*/manifest.json"))]
         fitting = [path for path in fitting if not path.name.endswith("-latents")]
         if len(fitting) > 1:
-            fitting = [path for path in fitting if path.name == trained_on] or fitting
+            fitting = [path for path in fitting if path.name == trained_on(step)] or fitting
         if len(fitting) != 1:
             found = ", ".join(path.name for path in fitting) or "none"
             raise ConfigError(f"{root} must hold one {task} set, or data_set must name it; it holds: {found}")
@@ -129,12 +136,3 @@ def training_reports(folder: Path, limit: int, seed: int) -> list[str]:
 def predicted_labels(text: str) -> Labels | None:
     """Labels of a text that a model wrote; None where it wrote nothing, which the labeler would call No Finding."""
     return label_report(text) if text.strip() else None
-
-
-def write_predictions(rows: pl.DataFrame, path: Path) -> Path:
-    """Write one row per sample to Parquet at `path`, published by rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    rows.write_parquet(aside)
-    aside.replace(path)
-    return path

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from unix.config import Config
+from unix.config import Config, read_yaml
+
+CONFIGURATION_FILE = "configuration.json"
 
 
 class PredictorConfig(Config):
@@ -35,13 +37,15 @@ class PredictorConfig(Config):
 class CheckpointFacts(Config):
     """What a checkpoint says about itself."""
 
-    folder: str
-    """The step's folder."""
-    data_set: str
-    """Name of the shard set that it was last trained on; "" where unknown."""
     resolution: int
     """Side of the images that it draws unless told otherwise: those it was last trained to draw; where it never was,
     those of the latent grid whose positions are whole numbers."""
+
+
+def trained_on(step: Path) -> str:
+    """Name of the shard set that the checkpoint in a step's folder was last trained on; "" where it does not say."""
+    path = step / CONFIGURATION_FILE
+    return str(read_yaml(path).get("data_set", "")) if path.is_file() else ""
 
 
 def sample_seed(seed: int, key: str) -> int:

@@ -5,25 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
 from unix.data.labels import label_report
-from unix.data.stream import Sample
 from unix.evaluation import clinical
+from unix.evaluation.predict_split import predict_split
+from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
 from unix.evaluation.results import (
     EvaluateConfig,
     EvaluationSummary,
-    chosen_samples,
-    open_set,
     predicted_labels,
     training_reports,
-    write_predictions,
 )
 from unix.evaluation.sides import side_accuracy
-from unix.evaluation.workers import PredictorPool
-from unix.records import Labels, Task, join_report
-from unix.store import LABELS_TYPE
+from unix.records import Labels, Task
 
 REFERENCES = "labels that the rule labeler gives the cleaned report (findings and impression)"
 
@@ -36,35 +31,37 @@ class EvaluateUnderstandingConfig(EvaluateConfig):
 
 
 def evaluate_understanding(config: EvaluateUnderstandingConfig) -> EvaluationSummary:
-    """Write a report for every image of the split and score its labels; predictions go to Parquet."""
+    """Write a report for every image of the split and score its labels.
+
+    Raises:
+        EvaluationError: predictions are missing or unreadable, or the folder holds those of another run.
+    """
     started = time.monotonic()
-    with PredictorPool(config, config.processes) as pool:
-        facts = pool.facts()
-        reader = open_set(config, Task.UNDERSTANDING, facts.data_set)
-        samples = [reader.read(index) for index in chosen_samples(reader.keys, config.limit, config.seed)]
-        written = pool.describe([sample.image for sample in samples])
-    true = [join_report(sample.findings, sample.impression) for sample in samples]
+    split = predict_split(config, Task.UNDERSTANDING)
+    rows = split.rows
+    written, true, patients = rows["prediction"].to_list(), rows["reference"].to_list(), rows["subject_id"].to_list()
     predicted, reference = [predicted_labels(text) for text in written], [label_report(text) for text in true]
-    patients = [sample.meta.subject_id for sample in samples]
     agreement = clinical.agreement(predicted, reference, patients, config.seed, config.resamples)
     side = side_accuracy(true, written, patients, config.seed, config.resamples)
-    path = write_predictions(
-        _rows(samples, written, true, predicted, reference), config.folder(Task.UNDERSTANDING) / "predictions.parquet"
+    path = split.folder / PREDICTIONS_FILE
+    publish_rows(
+        rows.with_columns(label_column("predicted_labels", predicted), label_column("reference_labels", reference)),
+        path,
     )
     return EvaluationSummary(
         task=Task.UNDERSTANDING,
-        checkpoint=facts.folder,
+        checkpoint=str(split.checkpoint),
         references=REFERENCES,
-        data_set=reader.manifest.set,
-        release=reader.manifest.release,
+        data_set=split.reader.manifest.set,
+        release=split.reader.manifest.release,
         split=config.split,
-        resolution=reader.manifest.size,
+        resolution=split.reader.manifest.size,
         seed=config.seed,
-        n=len(samples),
+        n=rows.height,
         failures=sum(labels is None for labels in predicted),
         metrics=agreement.metrics | ({"side_accuracy": side} if side else {}),
         per_class=agreement.per_class,
-        baselines=_baselines(config, reader.folder, predicted, reference),
+        baselines=_baselines(config, split.reader.folder, predicted, reference),
         seconds=time.monotonic() - started,
         predictions=str(path),
     )
@@ -86,24 +83,3 @@ def _baselines(
         scores[f"{name}_micro_f1_14"] = clinical.micro_f1(everywhere_NK, reference_NK)
         scores[f"{name}_macro_f1_14"] = clinical.macro_f1(everywhere_NK, reference_NK)
     return scores
-
-
-def _rows(
-    samples: Sequence[Sample],
-    written: Sequence[str],
-    true: Sequence[str],
-    predicted: Sequence[Labels | None],
-    reference: Sequence[Labels],
-) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "image_id": [sample.image_id for sample in samples],
-            "study_id": [sample.meta.study_id for sample in samples],
-            "subject_id": [sample.meta.subject_id for sample in samples],
-            "prediction": written,
-            "reference": true,
-            "predicted_labels": predicted,
-            "reference_labels": reference,
-        },
-        schema_overrides={"predicted_labels": LABELS_TYPE, "reference_labels": LABELS_TYPE},
-    )

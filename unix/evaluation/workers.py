@@ -8,16 +8,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from unix.data.images import Pixels
 from unix.errors import UnixError
-from unix.evaluation.settings import CheckpointFacts, PredictorConfig
+from unix.evaluation.settings import PredictorConfig
 from unix.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from unix.evaluation.predictor import Predictor
 
 Result = TypeVar("Result")
+Job = TypeVar("Job")
 
 
 class PredictorPool:
@@ -46,10 +48,6 @@ class PredictorPool:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def facts(self) -> CheckpointFacts:
-        """What the checkpoint says about itself."""
-        return self._executor.submit(_facts).result()
 
     def describe(self, images: Sequence[Pixels], label: str = "describe") -> list[str]:
         """Reports for images, in their order."""
@@ -73,21 +71,37 @@ class PredictorPool:
     def _parts(self, items: Sequence[Any]) -> Iterator[list[Any]]:
         return (list(items[start : start + self._batch]) for start in range(0, len(items), self._batch))
 
+    def each(self, function: "Callable[[Predictor, Job], int]", jobs: Sequence[Job], total: int, label: str) -> None:
+        """Call `function(predictor, job)` for every job in some worker, in any order; it returns samples done.
+
+        `function` must be importable by its name. The first fault ends the rest that has not begun.
+        """
+        futures = [self._executor.submit(_with_predictor, function, job) for job in jobs]
+        with _counted(label, total) as progress:
+            for future in as_completed(futures):
+                progress.advance(future.result())
+
     def _run(
         self, task: Callable[..., list[Result]], calls: list[tuple[Any, ...]], total: int, label: str
     ) -> list[Result]:
         results: list[Result] = []
-        try:
-            with Progress(label, total) as progress:
-                for part in self._executor.map(task, *zip(*calls, strict=True)):
-                    results += part
-                    progress.advance(len(part))
-        except BrokenProcessPool as error:
-            raise UnixError(
-                f"{label}: a worker process died after {len(results)} of {total} samples, most likely for want of "
-                "memory: lower --batch or --processes"
-            ) from error
+        with _counted(label, total) as progress:
+            for part in self._executor.map(task, *zip(*calls, strict=True)):
+                results += part
+                progress.advance(len(part))
         return results
+
+
+@contextmanager
+def _counted(label: str, total: int) -> Generator[Progress]:
+    """Progress over `total` samples; a worker that dies is one clear error."""
+    try:
+        with Progress(label, total) as progress:
+            yield progress
+    except BrokenProcessPool as error:
+        raise UnixError(
+            f"{label}: a worker process died, most likely for want of memory: lower --batch or --processes"
+        ) from error
 
 
 @dataclass
@@ -134,8 +148,8 @@ def _loaded() -> "Predictor":
     return _worker.predictor
 
 
-def _facts() -> CheckpointFacts:
-    return _loaded().facts
+def _with_predictor(function: "Callable[[Predictor, Job], int]", job: Job) -> int:
+    return function(_loaded(), job)
 
 
 def _describe(images: list[Pixels]) -> list[str]:

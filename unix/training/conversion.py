@@ -25,9 +25,10 @@ from unix.model.latent import KLF16, KLF16Config
 from unix.model.layers import position_table
 from unix.model.weights import janus, kl_f16, reference
 from unix.model.weights.mapping import check_shapes
-from unix.model.weights.native import CODEC_CONFIG, load_tensors, newest_step, read_config
+from unix.model.weights.native import CODEC_CONFIG, load_tensors, read_config
 from unix.model.weights.tensors import TensorSource, write_tensors
 from unix.progress import Progress
+from unix.runs import newest_step
 from unix.training.checkpoint import META_FILE, Meta
 
 EXTRAS_FILE = "reference_extras.safetensors"

@@ -18,9 +18,10 @@ from unix.data.stream import ShardReader
 from unix.errors import ConfigError, ShardError
 from unix.manifest import Manifest, Parents, ShardEntry, code_revision, find_manifest, publish_manifest, read_manifest
 from unix.model.latent import ImageCodec
-from unix.model.weights.native import load_codec, newest_step
+from unix.model.weights.native import load_codec
 from unix.progress import Progress
 from unix.records import Split, Task
+from unix.runs import newest_step
 from unix.training.encodings import ImageFunction, codec_moments
 
 MEMBERS = ("npy",)

@@ -20,8 +20,9 @@ from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncode
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
 from unix.model.vision import VisionTower
-from unix.model.weights.native import load_codec, load_model, newest_step, save_module, save_tensors
+from unix.model.weights.native import load_codec, load_model, save_module, save_tensors
 from unix.records import Split
+from unix.runs import newest_step
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
 from unix.training.checkpoint import Meta, claim, newest_checkpoint, publish, read_meta, step_folder

@@ -19,7 +19,6 @@ from unix.errors import WeightsError
 from unix.model.dual_branch import DualBranch, ModelConfig
 from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config, NoCodec, NoCodecConfig
 from unix.model.weights.tensors import TensorSource
-from unix.runs import META_FILE, newest_checkpoint
 
 T = TypeVar("T")
 CODEC_CONFIG: TypeAdapter[FoldedVAEConfig | KLF16Config | NoCodecConfig] = TypeAdapter(
@@ -60,20 +59,6 @@ def load_codec(folder: Path) -> ImageCodec:
                 codec = NoCodec(codec_config)
     load_tensors(codec, read_tensors(folder / "vae.safetensors"), str(folder / "vae.safetensors"))
     return codec
-
-
-def newest_step(folder: Path) -> Path:
-    """The checkpoint meant by a run's or a step's folder: itself, or the run's whole `step-<N>` with the largest N.
-
-    Raises:
-        WeightsError: there is none.
-    """
-    if (folder / META_FILE).is_file():
-        return folder
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        raise WeightsError(f"no checkpoint in {folder}: give a run's folder with step-<N> inside, or a step's folder")
-    return newest
 
 
 def save_module(stem: Path, module: nn.Module, config: Config) -> None:

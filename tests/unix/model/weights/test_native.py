@@ -11,7 +11,8 @@ from unix.errors import WeightsError
 from unix.model.dual_branch import DecoderConfig, DualBranch, ModelConfig, SpecialTokens
 from unix.model.latent import KLF16, FoldedVAE, FoldedVAEConfig, ImageCodec, KLF16Config
 from unix.model.vision import VisionConfig
-from unix.model.weights.native import load_codec, load_model, newest_step, save_model
+from unix.model.weights.native import load_codec, load_model, save_model
+from unix.runs import newest_step
 
 CODECS: list[ImageCodec] = [
     FoldedVAE.build(FoldedVAEConfig(fine_channels=8, coarse_channels=8, num_blocks=1), 0),
