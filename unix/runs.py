@@ -35,8 +35,10 @@ class Meta(Config):
     architecture_digest: str
     shards_digest: str
     """Digest of the manifest of the shard set that was read."""
+    code_revision: str = ""
+    """Of the code that wrote it, "" where nobody said."""
     parents: tuple[str, ...] = ()
-    """Checkpoints whose weights this run started from, as `<stage>:<configuration digest>:<step>`."""
+    """Checkpoints whose weights this run started from, as `<stage>:<configuration digest>:<step>`, the first first."""
     notes: tuple[str, ...] = ()
     """What a user of these weights must know, such as that a warm start stands for pretrained weights."""
 

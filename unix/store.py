@@ -126,6 +126,21 @@ SCHEMAS: dict[str, pl.Schema] = {
             "metrics": pl.String,  # JSON object
             "state": pl.String,
             "created_at": _TIME,
+            "checkpoint": pl.String,  # the step's folder
+            "predecessor": pl.String,  # the champion that it took over from, null for the first
+            "reason": pl.String,  # of its present state
+            "changed_at": _TIME,
+        }
+    ),
+    "test_sets": pl.Schema(
+        {
+            "name": pl.String,
+            "task": pl.String,
+            "data_set": pl.String,
+            "release": pl.String,
+            "split": pl.String,
+            "image_id": pl.String,
+            "created_at": _TIME,
         }
     ),
 }
@@ -138,6 +153,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "text_labels": ("text_sha256", "labeler"),
     "splits": ("source", "task", "image_id"),
     "models": ("model_id",),
+    "test_sets": ("name", "task", "image_id"),
 }
 """What identifies a row; `reviews` has no key: each row is one decision, appended."""
 
@@ -211,29 +227,18 @@ class Store:
 
         An empty frame creates a missing table and commits nothing else.
         """
-        if table not in KEYS:
-            raise StoreError(f"table {table} has no key; append to it")
-        key = KEYS[table]
-        rows = _conform(table, rows)
-        if nameless := rows.filter(pl.any_horizontal(pl.col(key).is_null())).height:
-            raise StoreError(f"{nameless} rows for table {table} have no value in their key ({', '.join(key)})")
-        rows = rows.unique(subset=key, keep="last", maintain_order=True)
+        rows = _keyed(table, rows)
+        self._commit(table, lambda delta: _merge(delta, table, rows))
+
+    def update(self, table: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Upsert what `change` makes of the table's rows, in one commit on the very version that it was shown.
+
+        Where another writer was faster, `change` is asked again with the newer rows; what it raises ends the update.
+        """
 
         def write(delta: DeltaTable) -> None:
-            if not rows.height:
-                return
-            known = _scan(delta).select(key).join(rows.lazy().select(key), on=key, how="semi")
-            if known.head(1).collect().is_empty():  # a plain append: many times cheaper than a merge
-                write_deltalake(delta, rows, mode="append", commit_properties=_turn(delta))
-                return
-            merger = delta.merge(
-                rows,
-                predicate=" AND ".join(f"old.{column} = new.{column}" for column in key),
-                source_alias="new",
-                target_alias="old",
-                commit_properties=_turn(delta),
-            )
-            merger.when_matched_update_all().when_not_matched_insert_all().execute()
+            present = _scan(delta).select(SCHEMAS[table].names()).collect()
+            _merge(delta, table, _keyed(table, change(present)))
 
         self._commit(table, write)
 
@@ -352,6 +357,36 @@ def now() -> pl.Expr:
 def _scan(delta: DeltaTable) -> pl.LazyFrame:
     # polars opens the percent-encoded names that delta-rs gives for a folder such as `my store`; pyarrow decodes them.
     return pl.scan_delta(delta, use_pyarrow="%" in delta.table_uri)
+
+
+def _keyed(table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows as the table takes them, each with a key, the last of every key."""
+    if table not in KEYS:
+        raise StoreError(f"table {table} has no key; append to it")
+    key = KEYS[table]
+    rows = _conform(table, rows)
+    if nameless := rows.filter(pl.any_horizontal(pl.col(key).is_null())).height:
+        raise StoreError(f"{nameless} rows for table {table} have no value in their key ({', '.join(key)})")
+    return rows.unique(subset=key, keep="last", maintain_order=True)
+
+
+def _merge(delta: DeltaTable, table: str, rows: pl.DataFrame) -> None:
+    """Insert rows or replace those with the same key."""
+    if not rows.height:
+        return
+    key = KEYS[table]
+    known = _scan(delta).select(key).join(rows.lazy().select(key), on=key, how="semi")
+    if known.head(1).collect().is_empty():  # a plain append: many times cheaper than a merge
+        write_deltalake(delta, rows, mode="append", commit_properties=_turn(delta))
+        return
+    merger = delta.merge(
+        rows,
+        predicate=" AND ".join(f"old.{column} = new.{column}" for column in key),
+        source_alias="new",
+        target_alias="old",
+        commit_properties=_turn(delta),
+    )
+    merger.when_matched_update_all().when_not_matched_insert_all().execute()
 
 
 def _turn(delta: DeltaTable) -> CommitProperties:

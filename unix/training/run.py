@@ -16,6 +16,7 @@ from unix.data.pack import UnderstandingPacking
 from unix.data.stream import LoaderConfig, ShardReader
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, Interrupted
+from unix.manifest import code_revision
 from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncoder
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
@@ -225,6 +226,7 @@ def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], no
         ).digest(),
         architecture_digest=config.model.digest(),
         shards_digest=reader.manifest.digest(),
+        code_revision=code_revision(),
         parents=parents,
         notes=notes,
     )

@@ -1,0 +1,85 @@
+"""Commands about trained models: which there are, which one is promoted."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+
+from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, present, write
+
+models = typer.Typer(help="List trained models; promote one or go back.")
+
+ModelArgument = Annotated[str, typer.Argument(metavar="ID", help="A model's id, or enough of its beginning.")]
+_WIDEST = 100
+
+
+@models.callback(invoke_without_command=True)
+def run_list(context: typer.Context, store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
+    """List trained models: state, stages, metrics, why."""
+    if context.invoked_subcommand is not None:
+        return
+    from unix.registry.models import list_models
+    from unix.store import Store
+
+    listed = list_models(Store(store))
+    names = sorted({name for model in listed.models for name in model.metrics})
+    rows = [("model", "state", "run", "stage", *names, "started from", "created (UTC)", "why")]
+    for model in listed.models:
+        numbers = (f"{model.metrics[name]:.3g}" if name in model.metrics else "-" for name in names)
+        why = model.reason if len(model.reason) <= _WIDEST else f"{model.reason[: _WIDEST - 3]}..."
+        start = model.parents.start or "-"
+        times = f"{model.created_at:%Y-%m-%d %H:%M}"
+        rows.append((model.model_id, model.state.value, model.run, model.stage, *numbers, start, times, why))
+    _print_table(rows)
+    write(listed, json)
+
+
+@models.command()
+def register(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A run's folder or a step's.")],
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Enter a finished run as a candidate, with everything it came from."""
+    from unix.registry import models
+    from unix.store import Store
+
+    model = models.register(Store(store), checkpoint)
+    present({"model_id": model.model_id, "state": model.state.value, "checkpoint": model.checkpoint}, json)
+
+
+@models.command()
+def promote(
+    model_id: ModelArgument,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept beside it.")] = "promoted by hand",
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Make a model the champion; the one before is retired."""
+    from unix.registry import models
+    from unix.store import Store
+
+    present(models.promote(Store(store), model_id, reason), json)
+
+
+@models.command()
+def rollback(
+    model_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A former champion; default: the one before.")
+    ] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept beside it.")] = "rolled back by hand",
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Restore a former champion."""
+    from unix.registry import models
+    from unix.store import Store
+
+    present(models.rollback(Store(store), reason, model_id), json)
+
+
+def _print_table(rows: Sequence[Iterable[str]]) -> None:
+    cells = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,1 @@
+"""Trained models after training: what each came from, which one is promoted, and when the next is due."""
