@@ -13,10 +13,12 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 test test-slow golden: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow check golden bench smoke-gpu
+.PHONY: help setup demo up deploy test test-slow check golden bench smoke-gpu
 help:
 	@echo "make setup      install into $(VENV) at the versions of constraints.txt"
 	@echo "make demo       the whole chain on synthetic data, ends with an HTML report (DEMO='--work DIR --seed 1')"
+	@echo "make up         Prefect's server, a worker, the deployments and the web pages on this machine, until Ctrl-C"
+	@echo "make deploy     bring the server up to prefect.yaml and automations.yaml"
 	@echo "make test       the fast tests (TESTS='tests/unix/data -k name' narrows them)"
 	@echo "make test-slow  real servers, a real small language model, whole demos"
 	@echo "make check      lint, format, types, import layers, text scan, smoke"
@@ -34,6 +36,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/unix demo $(DEMO)
+
+# Prefect keeps its database and its logs here; docs/operating.md says what is worth a backup.
+up deploy: export PREFECT_HOME ?= $(CURDIR)/.prefect
+up: export UNIX_SERVE_PORT ?= 8900
+up: export PATH := $(abspath $(BIN)):$(PATH)
+up: setup
+	@mkdir -p $(PREFECT_HOME)/logs
+	@echo "logs: $(PREFECT_HOME)/logs; web pages: http://127.0.0.1:$(UNIX_SERVE_PORT); Ctrl-C stops all"
+	supervisord --configuration supervisord.conf
+
+deploy: setup
+	$(BIN)/python -m pipelines.deployments
 
 # Files stay whole on one worker, so that a module's fixtures are built once.
 test: setup

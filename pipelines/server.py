@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,10 @@ def temporary_api(home: Path) -> Generator[str]:
         )
     try:
         url = f"http://{LOOPBACK}:{port}/api"
-        _await(url, server, log)
+        try:
+            await_api(url, _SECONDS_TO_START, alive=lambda: server.poll() is None)
+        except UnixError as error:
+            raise UnixError(f"the temporary Prefect server at {url} did not start; its log is {log}") from error
         yield url
     finally:
         server.terminate()
@@ -57,16 +60,22 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
+def await_api(url: str, seconds: float, alive: Callable[[], bool] = lambda: True) -> None:
+    """Wait until the API at `url` answers, while the process that is to serve it is alive.
+
+    Raises:
+        UnixError: it did not, in so many seconds.
+    """
+    deadline = time.monotonic() + seconds
     with httpx.Client(trust_env=False) as client:  # a configured proxy has no business on loopback
-        while server.poll() is None and time.monotonic() < deadline:
+        while alive() and time.monotonic() < deadline:
             try:
                 if client.get(f"{url}/health").is_success:
                     return
             except httpx.TransportError:
-                time.sleep(0.1)
-    raise UnixError(f"the temporary Prefect server at {url} did not start; its log is {log}")
+                pass
+            time.sleep(0.1)
+    raise UnixError(f"no Prefect server answers at {url}")
 
 
 def _serve(port: int) -> None:

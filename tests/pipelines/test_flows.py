@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Failed
 
 from pipelines import curation, learning, steps
+from pipelines.deployments import TAG
 from pipelines.runtime import CommandError, CommandSummary
 
 on_a_server = pytest.mark.usefixtures("prefect_server")
@@ -136,8 +137,8 @@ def test_flow_and_deployment_bear_the_same_name_and_its_parameters_fit(repositor
         assert flow.name == deployment["name"]
         flow.validate_parameters(deployment["parameters"])
         assert deployment["description"]
-        assert deployment["tags"]
-        assert not deployment.get("schedules")
+        assert TAG in deployment["tags"]
+        assert not any(schedule["active"] for schedule in deployment.get("schedules", ()))
     assert {deployment["name"] for deployment in declared} == {
         *("ingest", "clean-reports", "build-splits", "build-shards"),
         *("train-stage", "evaluate", "retrain", "curate"),
