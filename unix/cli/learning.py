@@ -124,6 +124,9 @@ def evaluate(
     data_set: Annotated[str | None, typer.Option(metavar="NAME", help="The set, where several fit the task.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: test.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples.")] = None,
+    test_set: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A frozen test set, in place of set, split and limit.")
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the predictions.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the drawn images and the intervals.")] = None,
     num_steps: NumStepsOption = None,
@@ -134,12 +137,19 @@ def evaluate(
     json: JsonOption = None,
 ) -> None:
     """Measure a checkpoint on one task."""
+    frozen = None
+    if test_set is not None:
+        from unix.evaluation.frozen_set import require_frozen
+        from unix.store import Store
+
+        frozen = require_frozen(Store(store), test_set).of(task)
     options = given(
         checkpoint=checkpoint,
         shards=shards or f"{store}/shards",
         data_set=data_set,
         split=split,
         limit=limit,
+        test_set=frozen,
         out=out,
         seed=seed,
         num_steps=num_steps,

@@ -78,6 +78,27 @@ def rollback(
     present(models.rollback(Store(store), reason, model_id), json)
 
 
+@models.command()
+def freeze(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new test set.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One per task; default: those of the largest pictures.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples of each.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Freeze today's test samples under a new name."""
+    from unix.evaluation import frozen_set
+    from unix.store import Store
+
+    frozen = frozen_set.freeze(Store(store), name, shards or f"{store}/shards", tuple(sets or ()), limit)
+    present(frozen.summary(), json)
+
+
 def _print_table(rows: Sequence[Iterable[str]]) -> None:
     cells = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -21,7 +21,7 @@ from unix.data.images import Pixels
 from unix.data.stream import Sample, ShardReader
 from unix.errors import EvaluationError
 from unix.evaluation.predictions import PredictionFolder, PredictionRun, digest_of_files
-from unix.evaluation.results import EvaluateConfig, chosen_samples, open_set
+from unix.evaluation.results import EvaluateConfig, open_set
 from unix.evaluation.settings import sample_seed
 from unix.evaluation.workers import PredictorPool
 from unix.manifest import write_atomically
@@ -76,7 +76,7 @@ def predict_split(config: EvaluateConfig, task: Task) -> PredictedSplit:
     """
     checkpoint = newest_step(Path(config.checkpoint))
     reader = open_set(config, task, checkpoint)
-    indices = tuple(chosen_samples(reader.keys, config.limit, config.seed))
+    indices = tuple(config.places(reader))
     run = _run(config, task, checkpoint, reader)
     folder = PredictionFolder(config.folder(task), run)
     done = folder.done()
@@ -161,13 +161,15 @@ def _run(config: EvaluateConfig, task: Task, checkpoint: Path, reader: ShardRead
     settings: dict[str, float | int | str] = {name: getattr(config, name) for name in names}
     if task is Task.GENERATION:
         settings["resolution"] = reader.manifest.size
+    if config.test_set is not None:
+        settings["test_set"] = config.test_set.digest()
     return PredictionRun(
         task=task,
         weights=digest_of_files(checkpoint, _DECIDING_FILES),
         data_set=reader.manifest.set,
         release=reader.manifest.release,
-        split=config.split,
-        limit=config.limit,
+        split=reader.split,
+        limit=None if config.test_set else config.limit,
         seed=config.seed,
         settings=settings,
     )

@@ -1,8 +1,6 @@
 """What an evaluation is asked and what it answers; which samples of a split it takes."""
 
-import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -13,6 +11,8 @@ from unix.data.stream import ShardReader
 from unix.errors import ConfigError
 from unix.evaluation.bootstrap import RESAMPLES, Metric
 from unix.evaluation.clinical import ClassScore
+from unix.evaluation.frozen_set import FrozenSet
+from unix.evaluation.sampling import chosen_samples
 from unix.evaluation.settings import PredictorConfig, default_processes, trained_on
 from unix.records import Labels, Split, Task, join_report
 from unix.runs import newest_step
@@ -31,6 +31,8 @@ class EvaluateConfig(PredictorConfig):
     split: Split = Split.TEST
     limit: int | None = Field(default=None, ge=1)
     """At most so many samples, chosen by a seeded hash of their ids."""
+    test_set: FrozenSet | None = None
+    """Frozen samples to measure on, which then decide set, release, split and limit."""
     out: str | None = None
     """Folder for predictions and results; default: `evaluation/<task>` in a step's folder, or in a run's folder
     `evaluation/step-<N>/<task>`."""
@@ -48,7 +50,14 @@ class EvaluateConfig(PredictorConfig):
             return Path(self.out)
         given = Path(self.checkpoint)
         step = newest_step(given)
-        return given.joinpath("evaluation", *(() if step == given else (step.name,)), task)
+        named = () if self.test_set is None else (f"on-{self.test_set.name}",)
+        return given.joinpath("evaluation", *(() if step == given else (step.name,)), *named, task)
+
+    def places(self, reader: ShardReader) -> list[int]:
+        """The samples to measure, as places in what `open_set` gave."""
+        if self.test_set is not None:
+            return self.test_set.places(reader)
+        return chosen_samples(reader.keys, self.limit, self.seed)
 
 
 class EvaluationSummary(Config):
@@ -80,13 +89,17 @@ class EvaluationSummary(Config):
 def open_set(config: EvaluateConfig, task: Task, step: Path) -> ShardReader:
     """The shard set to evaluate on.
 
-    That is `shards` itself where it is a set, else the set in it that `data_set` names, else the one that the
-    checkpoint in the folder `step` was last trained on, else the only one for the task.
+    That is the release of a frozen test set where one is given; else `shards` itself where it is a set, else the set in
+    it that `data_set` names, else the one that the checkpoint in the folder `step` was last trained on, else the only
+    one for the task.
 
     Raises:
         ConfigError: no set fits, several do, or the split is empty.
     """
     root = Path(config.shards)
+    if config.test_set is not None:
+        frozen = config.test_set
+        return ShardReader(root / frozen.data_set, frozen.split, release=frozen.release)
     if config.data_set is not None:
         folder = root / config.data_set
     elif (root / "manifest.json").is_file():
@@ -104,17 +117,6 @@ def open_set(config: EvaluateConfig, task: Task, step: Path) -> ShardReader:
     if not reader.samples:
         raise ConfigError(f"the {config.split} split of {folder} is empty: nothing to evaluate")
     return reader
-
-
-def chosen_samples(keys: Sequence[str], limit: int | None, seed: int) -> list[int]:
-    """Indices of at most `limit` keys, in their order; the same whatever else the split holds as long as these stay."""
-    if limit is None or limit >= len(keys):
-        return list(range(len(keys)))
-
-    def rank(index: int) -> bytes:
-        return hashlib.blake2b(f"{seed}/{keys[index]}".encode(), digest_size=8).digest()
-
-    return sorted(sorted(range(len(keys)), key=rank)[:limit])
 
 
 def training_reports(folder: Path, limit: int, seed: int) -> list[str]:
