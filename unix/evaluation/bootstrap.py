@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 RESAMPLES = 1000
+JACKKNIFE_GROUPS = 20
 
 
 class Metric(Config):
@@ -27,7 +28,11 @@ class Metric(Config):
     high: float
     n: int
     floor: float | None = None
-    """What the metric gives between two halves of the real data, where that is not zero by definition."""
+    """What the metric gives between two sets of real images, where that is not zero by definition."""
+    floor_n: int | None = None
+    """Images per side behind the floor."""
+    at_floor_n: float | None = None
+    """The metric itself with as many images per side as the floor: the one to hold against it."""
 
 
 class Difference(Config):
@@ -124,18 +129,8 @@ class Patients:
         return self.draws(value, np.asarray(draws)).metric()
 
 
-def grouped_jackknife(
-    value: float,
-    statistic: Callable[[IntArray], float],
-    patients: Sequence[str],
-    seed: int = 0,
-    groups: int = 20,
-) -> Metric:
-    """`value` +- 1.96 standard errors of the delete-a-group jackknife over patients.
-
-    For statistics that resampling with replacement shifts: copies of an image shrink the spread of a set and are each
-    other's neighbours, so a bootstrapped Frechet distance lies wholly above the value it should surround. `statistic`
-    is asked once per group, for the indices of the samples that stay (Kott 2001, "The delete-a-group jackknife").
+def jackknife_groups(patients: Sequence[str], seed: int = 0, groups: int = JACKKNIFE_GROUPS) -> NDArray[np.bool_]:
+    """Which samples stay when each of G seeded groups of patients is left out: [G, N].
 
     Raises:
         ConfigError: there are fewer than two patients to leave out.
@@ -145,10 +140,20 @@ def grouped_jackknife(
     if count < 2:
         raise ConfigError(f"an interval over patients needs at least two of them, not {len(names)}")
     group_P = np.random.default_rng(seed).permutation(len(names)) % count
-    left_out_N = group_P[patient_N]
-    without_G = np.array([statistic(np.flatnonzero(left_out_N != group)) for group in range(count)])
-    error = float(np.sqrt((count - 1) / count * ((without_G - without_G.mean()) ** 2).sum()))
-    return Metric(value=value, low=value - 1.96 * error, high=value + 1.96 * error, n=len(patient_N))
+    return group_P[patient_N] != np.arange(count)[:, None]
+
+
+def jackknife_metric(value: float, without_G: Sequence[float] | FloatArray, n: int) -> Metric:
+    """`value` +- 1.96 standard errors, from what the statistic is without each of the groups of `jackknife_groups`.
+
+    For statistics that resampling with replacement shifts: copies of an image shrink the spread of a set and are each
+    other's neighbours, so a bootstrapped Frechet distance lies wholly above the value that it should surround
+    (delete-a-group jackknife: Kott 2001).
+    """
+    values_G = np.asarray(without_G, dtype=np.float64)
+    count = len(values_G)
+    error = float(np.sqrt((count - 1) / count * ((values_G - values_G.mean()) ** 2).sum()))
+    return Metric(value=value, low=value - 1.96 * error, high=value + 1.96 * error, n=n)
 
 
 def auc(positive: FloatArray, negative: FloatArray) -> float:

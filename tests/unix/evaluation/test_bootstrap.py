@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from unix.errors import ConfigError
-from unix.evaluation.bootstrap import Patients, auc, auc_metric, grouped_jackknife, paired_difference, share_metric
+from unix.evaluation.bootstrap import (
+    Patients,
+    auc,
+    auc_metric,
+    jackknife_groups,
+    jackknife_metric,
+    paired_difference,
+    share_metric,
+)
 
 measures = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
 
@@ -106,14 +114,19 @@ def test_samples_of_other_patients_seed_or_order_are_not_paired() -> None:
 def test_the_jackknife_of_a_mean_agrees_with_theory_and_repeats() -> None:
     values = np.random.default_rng(4).normal(size=600)
     patients = [str(index) for index in range(600)]
-
-    def mean(rows: np.ndarray) -> float:
-        return float(values[rows].mean())
-
-    metric = grouped_jackknife(float(values.mean()), mean, patients, seed=1, groups=200)
+    kept_GN = jackknife_groups(patients, seed=1, groups=200)
+    metric = jackknife_metric(float(values.mean()), [float(values[kept].mean()) for kept in kept_GN], n=600)
     assert metric.high - metric.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(600), rel=0.15)
-    assert metric == grouped_jackknife(float(values.mean()), mean, patients, seed=1, groups=200)
-    together = grouped_jackknife(float(values.mean()), mean, [str(index // 300) for index in range(600)])
-    assert together.n == 600
+    np.testing.assert_array_equal(kept_GN, jackknife_groups(patients, seed=1, groups=200))
+    assert (kept_GN != jackknife_groups(patients, seed=2, groups=200)).any()
+
+
+def test_the_jackknife_leaves_out_whole_patients_each_once() -> None:
+    patients = [str(index % 7) for index in range(30)]
+    kept_GN = jackknife_groups(patients, groups=5)
+    assert (~kept_GN).sum(axis=0).tolist() == [1] * 30
+    for kept in kept_GN:
+        left_out = {patient for patient, stays in zip(patients, kept, strict=True) if not stays}
+        assert not left_out & {patient for patient, stays in zip(patients, kept, strict=True) if stays}
     with pytest.raises(ConfigError, match="at least two"):
-        grouped_jackknife(0.0, mean, ["one"] * 600)
+        jackknife_groups(["one"] * 3)
