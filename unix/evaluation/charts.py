@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 360.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 26.0
 _MAX_POINTS = 240
+_ROW, _GROUP_GAP = 15.0, 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,67 @@ class LineChart:
     right: float = WIDTH - _RIGHT
     top: float = _TOP
     bottom: float = HEIGHT - _BOTTOM
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One value with its interval, to be drawn as a bar or a dot with a whisker; `series` picks its colour."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    series: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where an interval lies, in SVG units."""
+
+    interval: Interval
+    y: float
+    x: float
+    x_low: float
+    x_high: float
+    begins_group: bool
+    """Its label differs from the one above."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalChart:
+    """Values with intervals, one below the other on a common axis."""
+
+    title: str
+    marks: tuple[Mark, ...]
+    ticks: tuple[Tick, ...]
+    zero: float
+    width: float
+    height: float
+    left: float
+    right: float
+
+
+def interval_chart(
+    title: str, intervals: Sequence[Interval], width: float = 520.0, left: float = 190.0
+) -> IntervalChart:
+    """Place intervals on a common axis that takes in zero; neighbours with the same label stand closer together."""
+    edges = [edge for one in intervals for edge in (one.low, one.high, one.value) if math.isfinite(edge)]
+    ticks = nice_ticks(min([0.0, *edges]), max([0.0, *edges]))
+    right = width - 64.0
+
+    def x(value: float) -> float:
+        share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return left + min(max(share, 0.0), 1.0) * (right - left)
+
+    marks: list[Mark] = []
+    y = 0.0
+    for one in intervals:
+        begins = not marks or marks[-1].interval.label != one.label
+        y += _ROW + (_GROUP_GAP if begins and marks else 0.0)
+        marks.append(Mark(one, y - _ROW / 2 + 4, x(one.value), x(one.low), x(one.high), begins))
+    placed = tuple(Tick(x(value), f"{value:g}") for value in ticks)
+    return IntervalChart(title, tuple(marks), placed, x(0.0), width, y + 30.0, left, right)
 
 
 def line_chart(title: str, series: Sequence[Series]) -> LineChart:

@@ -20,7 +20,8 @@ from unix.evaluation.features import Encoder, FeatureMatrix
 from unix.evaluation.predictor import resized
 from unix.model.alignment import RadDinoEncoder
 from unix.model.vision import VisionTower, normalise_pixels
-from unix.model.weights.native import load_model, newest_step
+from unix.model.weights.native import load_model
+from unix.runs import newest_step
 
 RAD_DINO, TOWER, RANDOM = "rad-dino", "tower", "random"
 KINDS = (RAD_DINO, TOWER, RANDOM)

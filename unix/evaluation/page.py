@@ -1,7 +1,6 @@
 """Writes the HTML report: one file, nothing loaded from elsewhere, light and dark, every text escaped."""
 
 import base64
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import jinja2
 from unix.evaluation import charts
 from unix.evaluation.diff import UNEXPLAINED, Change, Run, word_diff
 from unix.evaluation.page_inputs import CleaningExample, MetricRow, PageInputs
+from unix.manifest import write_atomically
 from unix.records import CHEXPERT_14, Labels
 
 _LINE_BREAK = re.compile(r"(?<!\n)[ \t]*\n[ \t]*(?![ \t]*\n)")
@@ -48,17 +48,33 @@ class Category:
 
 
 def write_page(inputs: PageInputs, path: str | Path) -> Path:
-    """Render the report and publish it at `path` by rename; returns the path."""
+    """Render the demo's report and publish it at `path` by rename; returns the path."""
+    return publish_page(render(inputs), path)
+
+
+def publish_page(html: str, path: str | Path) -> Path:
+    """Publish a page at `path` by rename; returns the path."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_text(render(inputs), encoding="utf-8")
-    aside.replace(target)
+    write_atomically(target, html.encode())
     return target
 
 
 def render(inputs: PageInputs) -> str:
-    """The report as HTML; the same inputs give the same text."""
+    """The demo's report as HTML; the same inputs give the same text."""
+    examples = [_shown(example) for example in inputs.cleaning]
+    return render_template(
+        "report.html.j2",
+        page=inputs,
+        groups=_groups(inputs.metrics),
+        examples=examples,
+        categories=_categories(examples),
+        charts=[(stage, charts.line_chart(stage.stage, stage.series)) for stage in inputs.curves],
+        chart_size=(charts.WIDTH, charts.HEIGHT),
+    )
+
+
+def render_template(name: str, **values: object) -> str:
+    """A page from one of the package's templates: every value escaped, and an undefined one an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unix.evaluation", "templates"),
         autoescape=True,
@@ -66,18 +82,7 @@ def render(inputs: PageInputs) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    examples = [_shown(example) for example in inputs.cleaning]
-    return environment.get_template("report.html.j2").render(
-        page=inputs,
-        hues=_HUES,
-        groups=_groups(inputs.metrics),
-        examples=examples,
-        categories=_categories(examples),
-        charts=[(stage, charts.line_chart(stage.stage, stage.series)) for stage in inputs.curves],
-        chart_size=(charts.WIDTH, charts.HEIGHT),
-        chips=label_chips,
-        data_uri=_data_uri,
-    )
+    return environment.get_template(name).render(hues=_HUES, chips=label_chips, data_uri=_data_uri, **values)
 
 
 def label_chips(reference: Labels, predicted: Labels) -> list[Chip]:

@@ -1,24 +1,23 @@
 """How well the understanding branch reports: its reports of a split's images against the true, cleaned reports."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from unix.data.labels import label_report
 from unix.evaluation import clinical
+from unix.evaluation.bootstrap import Patients, metrics_of
 from unix.evaluation.predict_split import predict_split
 from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
-from unix.evaluation.results import (
-    EvaluateConfig,
-    EvaluationSummary,
-    predicted_labels,
-    training_reports,
-)
+from unix.evaluation.references import with_originals
+from unix.evaluation.report_scores import labels_of, report_draws
+from unix.evaluation.results import EvaluateConfig, EvaluationSummary, predicted_labels, training_reports
 from unix.evaluation.sides import side_accuracy
-from unix.records import Labels, Task
+from unix.evaluation.text_metrics import text_scores
+from unix.records import Task
 
 REFERENCES = "labels that the rule labeler gives the cleaned report (findings and impression)"
 
@@ -38,16 +37,14 @@ def evaluate_understanding(config: EvaluateUnderstandingConfig) -> EvaluationSum
     """
     started = time.monotonic()
     split = predict_split(config, Task.UNDERSTANDING)
-    rows = split.rows
-    written, true, patients = rows["prediction"].to_list(), rows["reference"].to_list(), rows["subject_id"].to_list()
-    predicted, reference = [predicted_labels(text) for text in written], [label_report(text) for text in true]
-    agreement = clinical.agreement(predicted, reference, patients, config.seed, config.resamples)
-    side = side_accuracy(true, written, patients, config.seed, config.resamples)
+    rows = labelled(with_originals(split.rows, config.store))
     path = split.folder / PREDICTIONS_FILE
-    publish_rows(
-        rows.with_columns(label_column("predicted_labels", predicted), label_column("reference_labels", reference)),
-        path,
-    )
+    publish_rows(rows, path)
+    written, patients = rows["prediction"].to_list(), rows["subject_id"].to_list()
+    metrics = metrics_of(report_draws(rows, config.seed, config.resamples))
+    side = side_accuracy(rows["reference"].to_list(), written, patients, config.seed, config.resamples)
+    predicted, reference = labels_of(rows, "predicted_labels"), labels_of(rows, "reference_labels")
+    resampled = Patients(patients, config.seed, config.resamples)
     return EvaluationSummary(
         task=Task.UNDERSTANDING,
         checkpoint=str(split.checkpoint),
@@ -59,27 +56,43 @@ def evaluate_understanding(config: EvaluateUnderstandingConfig) -> EvaluationSum
         seed=config.seed,
         n=rows.height,
         failures=sum(labels is None for labels in predicted),
-        metrics=agreement.metrics | ({"side_accuracy": side} if side else {}),
-        per_class=agreement.per_class,
-        baselines=_baselines(config, split.reader.folder, predicted, reference),
+        metrics=metrics | ({"side_accuracy": side} if side else {}),
+        per_class=clinical.per_class(clinical.positives(predicted), clinical.positives(reference), resampled),
+        baselines=_baselines(config, split.reader.folder, rows),
         seconds=time.monotonic() - started,
         predictions=str(path),
     )
 
 
-def _baselines(
-    config: EvaluateUnderstandingConfig, folder: Path, predicted: Sequence[Labels | None], reference: Sequence[Labels]
-) -> dict[str, float]:
+def labelled(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with the labels of what was written and of both references; null where nothing was written or known."""
+    return rows.with_columns(
+        label_column("predicted_labels", [predicted_labels(text) for text in rows["prediction"]]),
+        label_column("reference_labels", [label_report(text) for text in rows["reference"]]),
+        label_column("original_labels", [predicted_labels(text) for text in rows["original"]]),
+    )
+
+
+def _baselines(config: EvaluateUnderstandingConfig, folder: Path, rows: pl.DataFrame) -> dict[str, float]:
     """Scores of predictors that never look at the image: chosen on the training split, scored on this one."""
     reports = training_reports(folder, config.baseline_reports, config.seed)
-    reference_NK = clinical.positives(reference)
+    most_frequent = clinical.most_frequent(reports)
+    predicted_NK = clinical.positives(labels_of(rows, "predicted_labels"))
+    reference_NK = clinical.positives(labels_of(rows, "reference_labels"))
     best_K = clinical.best_constant_set(clinical.positives([label_report(report) for report in reports]))
-    mode = clinical.positives([label_report(clinical.most_frequent(reports))])
-    scores: dict[str, float] = {
-        "shuffled_micro_f1_14": clinical.shuffled_micro_f1(clinical.positives(predicted), reference_NK, config.seed)
-    }
-    for name, labels_1K in (("best_constant", best_K[None]), ("most_frequent_report", mode)):
-        everywhere_NK = np.repeat(labels_1K, len(reference), axis=0)
+    mode_1K = clinical.positives([label_report(most_frequent)])
+    scores = {"shuffled_micro_f1_14": clinical.shuffled_micro_f1(predicted_NK, reference_NK, config.seed)}
+    for name, labels_1K in (("best_constant", best_K[None]), ("most_frequent_report", mode_1K)):
+        everywhere_NK = np.repeat(labels_1K, rows.height, axis=0)
         scores[f"{name}_micro_f1_14"] = clinical.micro_f1(everywhere_NK, reference_NK)
         scores[f"{name}_macro_f1_14"] = clinical.macro_f1(everywhere_NK, reference_NK)
+    true, written = rows["reference"].to_list(), rows["prediction"].to_list()
+    order = np.random.default_rng([config.seed, 2]).permutation(len(true))
+    for name, said in (
+        ("most_frequent_report", [most_frequent] * len(true)),
+        ("shuffled", [written[i] for i in order]),
+    ):
+        overlaps = [text_scores(one, other) for one, other in zip(said, true, strict=True)]
+        scores[f"{name}_bleu_4"] = float(np.mean([one.bleu[3] for one in overlaps]))
+        scores[f"{name}_rouge_l"] = float(np.mean([one.rouge_l for one in overlaps]))
     return scores

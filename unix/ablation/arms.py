@@ -1,0 +1,111 @@
+"""The arms of an ablation: each a short training from the same checkpoint, measured on the same samples."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from unix.config import Config
+from unix.evaluation.bootstrap import RESAMPLES, Difference, Draws, Metric, metrics_of, paired_differences
+from unix.evaluation.settings import default_processes
+from unix.records import Split
+from unix.training.run import train
+from unix.training.stages import TrainConfig, load_stage
+
+
+class AblationConfig(Config):
+    """What every ablation is asked."""
+
+    from_checkpoint: str
+    """A run's or a step's folder that every arm starts from."""
+    shards: str
+    """Folder of the shard sets."""
+    store: str
+    """URI of the store that the shards were built from, which has the reports as written."""
+    out: str
+    """Folder for the runs, predictions and results; an interrupted ablation goes on in it."""
+    preset: str = "tiny"
+    settings: tuple[str, ...] = ()
+    """Further training settings of every arm, each `a.b=value`."""
+    split: Split = Split.TEST
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many samples of the split."""
+    seed: int = 0
+    """Of the training, of what is drawn at random, and of the intervals."""
+    batch: int = Field(default=64, ge=1)
+    processes: int = Field(default_factory=default_processes, ge=1)
+    resamples: int = Field(default=RESAMPLES, ge=1)
+
+
+class ArmResult(Config):
+    """One row of an ablation's table."""
+
+    name: str
+    title: str
+    checkpoint: str
+    steps: int
+    n: int
+    metrics: dict[str, Metric]
+    differences: dict[str, Difference]
+    """This arm minus the first, on the same resampled patients; empty for the first."""
+
+
+class AblationSummary(Config):
+    """An ablation's table."""
+
+    ablation: str
+    from_checkpoint: str
+    split: Split
+    seed: int
+    arms: tuple[ArmResult, ...]
+    baselines: dict[str, float]
+    verdict: str
+    """What the intervals say, in words."""
+    synthetic: bool
+    """Every sample is of the phantom."""
+    page: str
+    seconds: float
+
+
+def arm_config(config: AblationConfig, stage: str, name: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The training of the arm `name`: the preset's stage in the arm's folder; the ablation's own settings come last."""
+    settings = [
+        f"seed={config.seed}",
+        f"shards={config.shards}",
+        f"run_dir={Path(config.out) / name / 'run'}",
+        f"from_checkpoint={config.from_checkpoint}",
+        "resume=true",
+        *overrides,
+        *config.settings,
+    ]
+    return load_stage(stage, preset=config.preset, overrides=settings)
+
+
+def train_arm(training: TrainConfig) -> str:
+    """Train, or continue, one arm; its step's folder."""
+    return train(training).checkpoint
+
+
+def arm_result(
+    name: str, title: str, checkpoint: str, steps: int, draws: Mapping[str, Draws], first: Mapping[str, Draws] | None
+) -> ArmResult:
+    """A row of the table, with its differences from the first arm where that is another one."""
+    return ArmResult(
+        name=name,
+        title=title,
+        checkpoint=checkpoint,
+        steps=steps,
+        n=max(one.n for one in draws.values()),
+        metrics=metrics_of(draws),
+        differences={} if first is None else paired_differences(first, draws),
+    )
+
+
+def compared(name: str, arm: ArmResult, first: ArmResult, metric: str, higher_is_better: bool = True) -> str:
+    """One sentence on how an arm's metric compares with the first arm's."""
+    difference = arm.differences[metric]
+    numbers = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], n = {difference.n}"
+    if not difference.separated:
+        return f"{name}: {arm.title} and {first.title} are not told apart ({numbers})."
+    better = (difference.value > 0) == higher_is_better
+    return f"{name}: {arm.title} is {'better' if better else 'worse'} than {first.title} ({numbers})."
