@@ -142,7 +142,7 @@ def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(commands_of(typer.main.get_command(app)))
-COMPUTES_NOTHING = {("endpoint",), ("export",), ("serve",)}
+COMPUTES_NOTHING = {("ablate",), ("endpoint",), ("export",), ("serve",)}
 
 
 def test_the_commands_are_those_of_the_contract() -> None:

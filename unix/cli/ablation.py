@@ -7,7 +7,7 @@ import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
 
-ablate = typer.Typer(help="Train a model several ways from one checkpoint and compare what comes out.")
+ablate = typer.Typer(help="Train one checkpoint several ways and compare.")
 
 FromOption = Annotated[str, typer.Option("--from", metavar="CHECKPOINT", help="What every arm starts from.")]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder for runs, predictions and the report.")]
