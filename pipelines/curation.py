@@ -11,17 +11,21 @@ Source = Literal["mimic-cxr", "iu-xray", "phantom"]
 
 
 @flow(name="ingest", flow_run_name="ingest {source}")
-def ingest(source: Source, root: str, store: str | None = None) -> CommandSummary:
+def ingest(
+    source: Source, root: str, store: str | None = None, settle: float | None = None, within: str = "landing"
+) -> CommandSummary:
     """Read what is new or changed in a source into the store's tables.
 
     Args:
         source: what kind of folder it is.
         root: the folder.
         store: URI of the store; else $UNIX_STORE, else ./store.
+        settle: seconds between two looks at the folder; what changes between them waits for the next run.
+        within: `landing`, whose event starts `curate`; `curate` itself says otherwise.
     """
-    summary = run("ingest", source=source, root=root, store=store)
+    summary = run("ingest", source=source, root=root, store=store, settle=settle)
     if summary.count("new", "changed", "withdrawn"):
-        announce(DATA_LANDED, f"source.{source}", summary)
+        announce(DATA_LANDED, f"{within}.{source}", summary, root=root, store=store)
     return summary
 
 
@@ -98,8 +102,15 @@ def build_shards(store: str | None = None, sets: list[str] | None = None, out: s
     """
     summary = run("shards", store=store, sets=sets, out=out)
     if summary.values["changed"]:
-        announce(DATASET_UPDATED, "shards", summary)
+        announce_update(summary, run("drift", store=store, shards=out), store)
     return summary
+
+
+def announce_update(shards: CommandSummary, drift: CommandSummary, store: str | None) -> None:
+    """Emit `unix.dataset.updated`: the counts, what changed against the last releases, and the releases' digests."""
+    both = CommandSummary("shards", shards.seconds, {**shards.values, **drift.values})
+    releases = {f"releases.{name}": each["release"] for name, each in shards.values["sets"].items()}
+    announce(DATASET_UPDATED, "shards", both, shards=shards.values["out"], store=store, **releases)
 
 
 @flow(name="curate", flow_run_name="curate {source}")
@@ -111,6 +122,7 @@ def curate(
     sets: list[str] | None = None,
     out: str | None = None,
     partitions: int | None = None,
+    settle: float | None = None,
 ) -> CommandSummary:
     """Ingest, clean, split and shard what is new in a source.
 
@@ -122,8 +134,9 @@ def curate(
         sets: shard sets; else the job's own choice.
         out: folder of the shard sets; else the store's `shards/`.
         partitions: processes that clean side by side.
+        settle: seconds between two looks at the folder; what changes between them waits for the next run.
     """
-    ingest(source, root, store)
+    ingest(source, root, store, settle, within="source")
     clean_reports(store, endpoint, partitions=partitions)
     build_splits(store)
     return build_shards(store, sets, out)

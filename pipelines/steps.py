@@ -62,6 +62,15 @@ def publish_total(name: str, summaries: Sequence[CommandSummary]) -> None:
     )
 
 
-def announce(event: str, subject: str, summary: CommandSummary) -> None:
-    """Emit an event about `subject` (a store's URI, a run's folder) with the summary's numbers as payload."""
-    emit_event(event, resource={"prefect.resource.id": f"unix.{subject}"}, payload=summary.numbers())
+def announce(event: str, subject: str, summary: CommandSummary, **details: str | int | None) -> None:
+    """Emit an event about `subject` (a release of shards, a run's folder) with the summary's numbers as payload.
+
+    `details` go in beside the numbers, those that are not None: places and digests, never text or ids.
+    """
+    told = {name: value for name, value in details.items() if value is not None}
+    emit_event(event, resource={"prefect.resource.id": f"unix.{subject}"}, payload={**summary.numbers(), **told})
+
+
+def landing_resource(source: str) -> dict[str, str]:
+    """What an event about something landed in a source's folder, not yet curated, is about."""
+    return {"prefect.resource.id": f"unix.landing.{source}"}

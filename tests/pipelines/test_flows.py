@@ -19,7 +19,8 @@ on_a_server = pytest.mark.usefixtures("prefect_server")
 
 OUTCOMES = {
     "ingest": {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom"},
-    "shards": {"changed": True, "sets": {"understanding-64": {"samples": 2}}},
+    "shards": {"changed": True, "out": "here/shards", "sets": {"understanding-64": {"samples": 2, "release": "r1"}}},
+    "drift": {"new_studies": 2, "tasks": {"understanding": {"view_mix": 0.5}}},
 }
 Call = tuple[str, tuple[str, ...], dict[str, Any]]
 
@@ -49,17 +50,24 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
 
 @on_a_server
-def test_curate_chains_four_commands(calls: list[Call], events: list[tuple[str, dict[str, Any]]]) -> None:
+def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, dict[str, Any]]]) -> None:
     curation.curate("phantom", "source", store="here", sets=["understanding-64"])
     assert calls == [
         ("ingest", (), {"source": "phantom", "root": "source", "store": "here"}),
         ("clean", (), {"store": "here", "retry_rejected": False}),
         ("splits", (), {"store": "here"}),
         ("shards", (), {"store": "here", "sets": ["understanding-64"]}),
+        ("drift", (), {"store": "here"}),
     ]
     assert events == [
-        ("unix.data.landed", {"new": 2, "changed": 0, "withdrawn": 0}),
-        ("unix.dataset.updated", {"sets.understanding-64.samples": 2}),
+        ("unix.data.landed", {"new": 2, "changed": 0, "withdrawn": 0, "root": "source", "store": "here"}),
+        (
+            "unix.dataset.updated",
+            {
+                **{"sets.understanding-64.samples": 2, "new_studies": 2, "tasks.understanding.view_mix": 0.5},
+                **{"shards": "here/shards", "store": "here", "releases.understanding-64": "r1"},
+            },
+        ),
     ]
 
 

@@ -14,6 +14,8 @@ for command in (
     curation.guard,
     curation.label,
     curation.splits,
+    curation.watch,
+    curation.drift,
     learning.train,
     learning.describe,
     learning.generate,

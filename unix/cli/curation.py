@@ -61,13 +61,51 @@ def ingest(
     source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
     root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
     complete: Annotated[bool, typer.Option("--complete", help="Claim a full copy, and check its counts.")] = False,
+    settle: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Look twice, S seconds apart; leave what still changes.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
     """Read what is new or changed in a source."""
     from unix.data.ingest import IngestConfig, ingest
 
-    present(ingest(IngestConfig.build(given(store=store, source=source, root=root, complete=complete))), json)
+    options = given(store=store, source=source, root=root, complete=complete, settle_seconds=settle)
+    present(ingest(IngestConfig.build(options)), json)
+
+
+def watch(
+    source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
+    root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
+    interval: Annotated[float | None, typer.Option(metavar="S", help="Seconds between two looks.")] = None,
+    looks: Annotated[int | None, typer.Option(min=2, metavar="N", help="End after so many looks.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Tell Prefect when studies have landed in a folder.
+
+    What is new, changed or gone is told once its files rest from one look to the next, as the event unix.data.landed.
+    """
+    from pipelines.landing import tell
+    from unix.data.landing import WatchConfig
+    from unix.data.landing import watch as watch_folder
+
+    options = given(store=store, source=source, root=root, interval=interval, looks=looks)
+    present(watch_folder(WatchConfig.build(options), tell), json)
+
+
+def drift(
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Compare the newest releases with those before."""
+    from unix.data.drift import DriftConfig
+    from unix.data.drift import drift as compare_releases
+
+    present(compare_releases(DriftConfig.build(given(store=store, shards=shards))), json)
 
 
 @clean.callback()

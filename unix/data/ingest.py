@@ -2,7 +2,8 @@
 
 Studies whose fingerprint the store knows are not opened. Rows go in by parts, images before their studies: a study's
 row with its fingerprint says that it is done, so a killed run continues where it stopped. What the folder no longer
-holds in a usable form stays as a row marked `withdrawn`.
+holds in a usable form stays as a row marked `withdrawn`. Where files may still be arriving, studies that differ between
+two looks are deferred: neither read nor withdrawn, but left to the next run.
 """
 
 import json
@@ -44,6 +45,9 @@ class IngestConfig(Config):
     complete: bool = Field(
         default=False, description="claim a full copy: its counts must be those of the data manifest"
     )
+    settle_seconds: float = Field(
+        default=0.0, ge=0, description="look twice, so far apart, and defer studies whose files differ; 0 looks once"
+    )
 
 
 class IngestSummary(Config):
@@ -53,6 +57,7 @@ class IngestSummary(Config):
     studies_in: int
     studies_kept: int
     studies_rejected: int
+    studies_deferred: int = Field(description="studies whose files were still changing; the next run looks again")
     images_in: int
     images_kept: int
     images_rejected: int
@@ -66,7 +71,7 @@ class IngestSummary(Config):
     @model_validator(mode="after")
     def _balances(self) -> Self:
         sums = (
-            (self.studies_in, self.studies_kept + self.studies_rejected),
+            (self.studies_in, self.studies_kept + self.studies_rejected + self.studies_deferred),
             (self.images_in, self.images_kept + self.images_rejected),
             (self.studies_kept, self.new + self.changed + self.unchanged),
             (self.studies_rejected + self.images_rejected, sum(self.rejections.values())),
@@ -95,10 +100,16 @@ def ingest(config: IngestConfig) -> IngestSummary:
     source, root = get_source(config.source), Path(config.root).resolve()
     if not root.is_dir():
         raise SourceError(f"missing folder {root}; --root takes the folder of source {source.name}")
-    listing = source.list_studies(root, config.complete)
     store = Store(config.store)
-    stored = _read_stored(store, source.name)
-    if listing.studies.is_empty() and stored.studies.height:
+    stored = read_stored(store, source.name)
+    listing = source.list_studies(root, config.complete)
+    moving = frozenset[str]()
+    if config.settle_seconds and (stored.pending(listing).height or stored.missing(listing)):
+        time.sleep(config.settle_seconds)
+        first, listing = listing, source.list_studies(root, config.complete)
+        moving = unsettled(first, listing)
+        listing = without(listing, moving)
+    if not moving and listing.studies.is_empty() and stored.studies.height:
         raise SourceError(
             f"{root} holds no study with a report and an image, yet the store has {stored.studies.height} of "
             f"{source.name}; not withdrawing them all. Is the folder mounted?"
@@ -108,9 +119,21 @@ def ingest(config: IngestConfig) -> IngestSummary:
     current = listing.images.join(pending, on="study_id", how="anti")
     tally.keep(current["study_id"], current["image_id"])
     _read_into(store, root, listing, pending, stored, tally)
-    withdrawn = _withdraw(store, source.name, stored, tally)
+    withdrawn = _withdraw(store, source.name, stored, tally, moving)
     store.replace_rejections(JOB, _rejections(source.name, tally.refusals), source.name)
-    return _summarise(source.name, stored, tally, withdrawn, time.monotonic() - start)
+    return _summarise(source.name, stored, tally, withdrawn, len(moving), time.monotonic() - start)
+
+
+def unsettled(first: Listing, second: Listing) -> frozenset[str]:
+    """Studies of two looks at one folder that came, went or changed between them."""
+    both = first.studies.join(second.studies, on=["study_id", "fingerprint"], how="semi")["study_id"]
+    return frozenset({*first.studies["study_id"], *second.studies["study_id"]} - set(both))
+
+
+def without(listing: Listing, studies: frozenset[str]) -> Listing:
+    """The listing without these studies and their images."""
+    stays = ~pl.col("study_id").is_in(sorted(studies))
+    return replace(listing, studies=listing.studies.filter(stays), images=listing.images.filter(stays))
 
 
 def read_study(
@@ -144,7 +167,7 @@ def read_study(
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """What the store knew of the source when the job began."""
 
     studies: pl.DataFrame
@@ -152,7 +175,7 @@ class _Stored:
     withdrawn: frozenset[str]
     """Study ids."""
     images: pl.DataFrame
-    """image_id of the live images."""
+    """study_id, image_id of the live images."""
     taken: frozenset[str]
     """Image ids of other sources."""
 
@@ -163,6 +186,10 @@ class _Stored:
             stray, on="study_id", how="anti"
         )
         return listing.studies.join(current, on="study_id", how="anti", maintain_order="left")
+
+    def missing(self, listing: Listing) -> frozenset[str]:
+        """Live studies of the store that the folder no longer holds in a usable form."""
+        return frozenset(self.studies["study_id"]) - frozenset(listing.studies["study_id"])
 
 
 @dataclass(slots=True)
@@ -183,20 +210,21 @@ class _Tally:
         self.images.update(images)
 
 
-def _read_stored(store: Store, source: str) -> _Stored:
+def read_stored(store: Store, source: str) -> Stored:
+    """What the store knows of a source."""
     mine, live = pl.col("source") == source, ~pl.col("withdrawn")
     studies = store.scan("studies").filter(mine).select("study_id", "fingerprint", "withdrawn").collect()
-    images = store.scan("images").select("source", "image_id", "withdrawn").collect()
-    return _Stored(
+    images = store.scan("images").select("source", "study_id", "image_id", "withdrawn").collect()
+    return Stored(
         studies.filter(live).select("study_id", "fingerprint"),
         frozenset(studies.filter(~live)["study_id"]),
-        images.filter(mine & live).select("image_id"),
+        images.filter(mine & live).select("study_id", "image_id"),
         frozenset(images.filter(~mine)["image_id"]),
     )
 
 
 def _read_into(
-    store: Store, root: Path, listing: Listing, pending: pl.DataFrame, stored: _Stored, tally: _Tally
+    store: Store, root: Path, listing: Listing, pending: pl.DataFrame, stored: Stored, tally: _Tally
 ) -> None:
     """Read the pending studies and write them, part by part."""
     store.create("images", "studies")
@@ -229,10 +257,11 @@ def _read_into(
                 tally.written.extend(study.key.study_id for study in changed)
 
 
-def _withdraw(store: Store, source: str, stored: _Stored, tally: _Tally) -> int:
-    """Mark what the store has and the folder no longer does; the number of studies."""
-    gone = set(stored.studies["study_id"]) - tally.studies
-    gone_images = set(stored.images["image_id"]) - tally.images
+def _withdraw(store: Store, source: str, stored: Stored, tally: _Tally, moving: frozenset[str]) -> int:
+    """Mark what the store has and the folder no longer does, but for studies on the move; the number of studies."""
+    gone = set(stored.studies["study_id"]) - tally.studies - moving
+    settled = stored.images.filter(~pl.col("study_id").is_in(sorted(moving)))
+    gone_images = set(settled["image_id"]) - tally.images
     for table, column, ids in (("images", "image_id", gone_images), ("studies", "study_id", gone)):
         if ids:
             rows = store.scan(table).filter(pl.col("source") == source, pl.col(column).is_in(sorted(ids)))
@@ -250,7 +279,9 @@ def _rejections(source: str, refusals: Iterable[Refusal]) -> Iterator[Rejection]
         yield Rejection(JOB, source, item, refusal.fault, refusal.detail)
 
 
-def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seconds: float) -> IngestSummary:
+def _summarise(
+    source: str, stored: Stored, tally: _Tally, withdrawn: int, deferred: int, seconds: float
+) -> IngestSummary:
     faults = Counter(refusal.fault for refusal in tally.refusals)
     studies_rejected = sum(count for fault, count in faults.items() if isinstance(fault, StudyFault))
     images_rejected = faults.total() - studies_rejected
@@ -258,9 +289,10 @@ def _summarise(source: str, stored: _Stored, tally: _Tally, withdrawn: int, seco
     new = sum(study not in known for study in tally.written)
     return IngestSummary(
         source=source,
-        studies_in=len(tally.studies) + studies_rejected,
+        studies_in=len(tally.studies) + studies_rejected + deferred,
         studies_kept=len(tally.studies),
         studies_rejected=studies_rejected,
+        studies_deferred=deferred,
         images_in=len(tally.images) + images_rejected,
         images_kept=len(tally.images),
         images_rejected=images_rejected,
