@@ -23,7 +23,7 @@ GuidanceOption = Annotated[float | None, typer.Option(metavar="X", help="Classif
 
 
 def train(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage0 (tiny presets only), stage1, stage2, stage3.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage0 (tiny presets only) to stage3, or joint.")],
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file in place of the preset's.")] = None,
     settings: Annotated[

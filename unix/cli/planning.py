@@ -9,7 +9,7 @@ from unix.cli.frame import DEFAULT_STORE, FAILED, JsonOption, StoreOption, given
 
 
 def plan(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage1, stage2 or stage3.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage1, stage2, stage3 or joint.")],
     preset: Annotated[str, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = "paper",
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file in place of the preset's.")] = None,
     settings: Annotated[

@@ -54,13 +54,24 @@ class Mixture:
 
     def epoch_order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
         """The epoch's samples in order, as indices for `read_many`; some come twice where a pass ends within it."""
-        # The i-th of c samples stands at (i + 1/2) / c of the epoch: parts interleave evenly.
-        places = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts])
         indices = [
             self._starts[number] + self._pass_slice(number, seed, epoch * count, count)
             for number, count in enumerate(self.counts)
         ]
-        return np.concatenate(indices)[np.argsort(places, kind="stable")].astype(np.int64)
+        return np.concatenate(indices)[self._interleaving()].astype(np.int64)
+
+    def spread(self, stretch: int) -> list[tuple[int, int]]:
+        """Fewest and most samples of each part in the `stretch` samples that a rank gets of a batch, over an epoch."""
+        parts = np.repeat(np.arange(len(self.counts)), self.counts)[self._interleaving()]
+        stretches = parts[: len(parts) // stretch * stretch].reshape(-1, stretch)
+        found = [(stretches == number).sum(axis=1) for number in range(len(self.counts))]
+        return [(int(each.min()), int(each.max())) for each in found]
+
+    def _interleaving(self) -> npt.NDArray[np.int64]:
+        """Order that lays the parts, one after another, evenly over an epoch."""
+        # The i-th of c samples stands at (i + 1/2) / c of the epoch.
+        places = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts])
+        return np.argsort(places, kind="stable")
 
     def read_many(self, indices: Sequence[int]) -> list[Sample]:
         """The decoded samples at `indices`, in that order."""

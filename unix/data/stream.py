@@ -32,7 +32,7 @@ from unix.data.shard_file import ShardFile
 from unix.data.shard_storage import CacheConfig, open_storage
 from unix.errors import ConfigError, DamagedSampleError, ImageError, ResumeError
 from unix.manifest import MANIFEST_FILE, RELEASES_FOLDER, Manifest, parse_manifest, read_manifest
-from unix.records import Labels, Split
+from unix.records import Labels, Split, Task
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Sample:
     labels: Labels | None
     """CheXpert-14 labels where the source gives them."""
     meta: SampleMeta
+    task: Task
+    """What its set is for."""
     padding: bool = False
     """A copy that only fills up an epoch's last batch: losses and metrics must leave it out."""
 
@@ -202,7 +204,8 @@ class ShardReader:
         key, members = self.read_members(index)
         try:
             record = json.loads(members["json"])
-            return _to_sample(_decode_jpeg(members["jpg"]) if "jpg" in members else decode(members["png"]), record)
+            image = _decode_jpeg(members["jpg"]) if "jpg" in members else decode(members["png"])
+            return _to_sample(image, record, self.manifest.task)
         except (KeyError, ValueError, OSError, SyntaxError, ImageError) as error:
             raise DamagedSampleError(
                 f"{self.location}: sample {key} is no image sample: {type(error).__name__}"
@@ -358,7 +361,7 @@ def _decode_jpeg(data: bytes) -> Pixels:
     return np.asarray(JpegImageFile(io.BytesIO(data)))
 
 
-def _to_sample(image: Pixels, record: dict[str, Any]) -> Sample:
+def _to_sample(image: Pixels, record: dict[str, Any], task: Task) -> Sample:
     return Sample(
         image_id=record["image_id"],
         image=image,
@@ -376,4 +379,5 @@ def _to_sample(image: Pixels, record: dict[str, Any]) -> Sample:
             prompt_version=record["prompt_version"],
             model=record["model"],
         ),
+        task=task,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from unix.data.stream import LoaderState, Sample, ShardReader, stream
+from unix.data.stream import LoaderState, Sample, SampleSource, stream
 from unix.errors import ConfigError
 from unix.training.checkpoint import (
     Meta,
@@ -38,7 +38,7 @@ class Fit:
     meta: Meta
     """Of the finished run; each checkpoint gets it with its own step and loader state."""
     optimizer: OptimizerConfig
-    reader: ShardReader
+    source: SampleSource
     workers: int
     """Threads that read ahead."""
     global_batch: int
@@ -120,7 +120,7 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
 
 def _samples(run: Fit, state: LoaderState | None, engine: Engine) -> Iterator[tuple[list[Sample], LoaderState]]:
     return stream(
-        run.reader,
+        run.source,
         run.meta.seed,
         run.global_batch,
         state,

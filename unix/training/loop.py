@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unix.data.stream import LoaderState, Sample
 from unix.errors import Interrupted
 from unix.progress import Progress
+from unix.records import Task
 from unix.training.engine import Engine
 from unix.training.incidents import Incidents
 from unix.training.metrics import MetricsFile
@@ -42,6 +43,8 @@ class MicroBatch(NamedTuple):
     """Loss-bearing items in it: what the loss is divided by, once summed over the global batch."""
     num_tokens: int
     """Positions the decoder runs over, for the throughput figure."""
+    task: Task = Task.UNDERSTANDING
+    """The branch whose loss it bears: each is divided by its own count."""
 
 
 class Objective(Protocol):
@@ -56,8 +59,13 @@ class Objective(Protocol):
         ...
 
     def losses(self, batch: Any, num_targets: float) -> Losses:
-        """Losses of one micro-batch, divided by the global batch's `num_targets`."""
+        """Losses of one micro-batch, divided by the global batch's `num_targets` of its task."""
         ...
+
+
+def count_targets(micro_batches: Sequence[MicroBatch]) -> dict[Task, float]:
+    """Loss-bearing items of each task."""
+    return {task: sum(item.num_targets for item in micro_batches if item.task == task) for task in Task}
 
 
 @dataclass
@@ -122,17 +130,13 @@ def run_steps(
             micro_batches = objective.pack(samples, position.step)
             waited = time.perf_counter() - started
 
-            num_targets, num_tokens, stopping = engine.sum_numbers(
-                [
-                    sum(item.num_targets for item in micro_batches),
-                    sum(item.num_tokens for item in micro_batches),
-                    float(stop.raised),
-                ]
-            )
+            targets, tokens = count_targets(micro_batches), sum(item.num_tokens for item in micro_batches)
+            num_tokens, stopping, *counts = engine.sum_numbers([tokens, float(stop.raised), *targets.values()])
+            num_targets = dict(zip(targets, counts, strict=True))
             terms: dict[str, float] = {}
             for item in micro_batches:
                 with engine.autocast():
-                    losses = objective.losses(item.batch, num_targets)
+                    losses = objective.losses(item.batch, num_targets[item.task])
                 losses.loss.backward()
                 for name, value in losses._asdict().items():
                     terms[name] = terms.get(name, 0.0) + float(value.detach())

@@ -1,4 +1,4 @@
-"""What stages 1 to 3 train: packing, frozen parts and losses of the understanding and of the generation branch."""
+"""What the stages train: packing, frozen parts and losses of one branch, the other, or both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from unix.data.stream import Sample
 from unix.data.tokenizer import Tokenizer
 from unix.model.dual_branch import DualBranch
 from unix.model.flow import interpolate, velocity_target
-from unix.records import join_report
+from unix.records import Task, join_report
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
 from unix.training.encodings import LatentSource
@@ -68,7 +68,10 @@ class UnderstandingObjective:
 
 
 class GenerationObjective:
-    """Stages 2 and 3: latents from captions. Trains the generation branch, and REPA's projector where there is one."""
+    """Stages 2 and 3: latents from captions. Trains the generation branch, and REPA's projector where there is one.
+
+    Without `freeze_understanding` the understanding branch, which reads the captions, learns from drawing as well.
+    """
 
     def __init__(
         self,
@@ -81,14 +84,17 @@ class GenerationObjective:
         *,
         seed: int,
         micro_batch: int,
+        freeze_understanding: bool = True,
     ) -> None:
         self._model, self._tokenizer, self._packing = model, tokenizer, packing
         self._latents, self._alignment, self._captions = latents, alignment, captions
         self._seed, self._micro_batch = seed, micro_batch
-        self._trained = train_only(model, {name for name, _ in model.generation_parameters()})
+        self._freeze_understanding = freeze_understanding
+        trained = model.generation_parameters() if freeze_understanding else model.named_parameters()
+        self._trained = train_only(model, {name for name, _ in trained})
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        """The generation branch, and `alignment.*`."""
+        """The generation branch, or the whole model, and `alignment.*`."""
         projector = {} if self._alignment is None else self._alignment.parameters()
         return {**self._trained, **{f"alignment.{name}": value for name, value in projector.items()}}
 
@@ -108,7 +114,8 @@ class GenerationObjective:
                 alignment_BTE=None if self._alignment is None else self._alignment.features(group),
             )
             num_latents = batch.latent_BChw[:, 0].numel() + 2 * len(group)
-            packed.append(MicroBatch(batch, len(group), int(batch.caption_length_B.sum()) + num_latents))
+            num_tokens = int(batch.caption_length_B.sum()) + num_latents
+            packed.append(MicroBatch(batch, len(group), num_tokens, Task.GENERATION))
         return packed
 
     def losses(self, batch: GenerationBatch, num_targets: float) -> GenerationLosses:
@@ -116,7 +123,7 @@ class GenerationObjective:
         batch = batch.to(self._model.head.weight.device)
         layer = None if self._alignment is None else self._alignment.layer
         if self._captions is None:
-            output = self._model.generation(batch, capture_layer=layer)
+            output = self._model.generation(batch, layer, self._freeze_understanding)
         else:
             noised_BChw = interpolate(batch.latent_BChw, batch.noise_BChw, batch.time_B)
             output = self._model.velocity(noised_BChw, batch.time_B, self._captions.of(batch), layer)
@@ -127,3 +134,32 @@ class GenerationObjective:
         weight = 0.0 if self._alignment is None else self._alignment.weight
         target = velocity_target(batch.latent_BChw, batch.noise_BChw)
         return generation_losses(output.velocity_BChw, target, aligned, weight, num_targets)
+
+
+class JointObjective:
+    """The joint stage: reports from images and latents from captions in one step, nothing of the model frozen."""
+
+    def __init__(
+        self, understanding: UnderstandingObjective, generation: GenerationObjective, understanding_weight: float
+    ) -> None:
+        """`generation`, which must not freeze the understanding branch, is made after `understanding`."""
+        self._understanding, self._generation, self._weight = understanding, generation, understanding_weight
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The whole model, and `alignment.*`."""
+        return self._generation.parameters()
+
+    def pack(self, samples: Sequence[Sample], step: int) -> list[MicroBatch]:
+        """Micro-batches of the understanding sets' samples, then of the generation sets'."""
+        reading = [sample for sample in samples if sample.task == Task.UNDERSTANDING]
+        drawing = [sample for sample in samples if sample.task == Task.GENERATION]
+        return [*self._understanding.pack(reading, step), *self._generation.pack(drawing, step)]
+
+    def losses(
+        self, batch: UnderstandingBatch | GenerationBatch, num_targets: float
+    ) -> UnderstandingLosses | GenerationLosses:
+        """Those of the batch's branch; each branch's terms are means over its own part of the global batch."""
+        if isinstance(batch, GenerationBatch):
+            return self._generation.losses(batch, num_targets)
+        losses = self._understanding.losses(batch, num_targets)
+        return losses._replace(loss=self._weight * losses.loss)

@@ -13,39 +13,22 @@ from torch import Tensor
 
 from unix.config import Config
 from unix.data.pack import UnderstandingPacking
-from unix.data.stream import LoaderConfig, ShardReader
+from unix.data.stream import LoaderConfig
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, Interrupted
 from unix.manifest import code_revision
-from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncoder
-from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
-from unix.model.vision import VisionTower
 from unix.model.weights.native import load_codec, load_model, save_module, save_tensors
 from unix.records import Split
 from unix.runs import newest_step
-from unix.training.alignment import Alignment
-from unix.training.captions import RememberedCaptions
+from unix.training.assembly import StageParts, open_data
 from unix.training.checkpoint import Meta, claim, newest_checkpoint, publish, read_meta, step_folder
-from unix.training.encodings import (
-    ComputedEncodings,
-    Encodings,
-    ImageFunction,
-    LatentSource,
-    RememberedEncodings,
-    ShardEncodings,
-    alignment_features,
-    codec_moments,
-)
 from unix.training.engine import Engine, Place
 from unix.training.fit import Fit, fit
 from unix.training.host_memory import keep_freed_memory
-from unix.training.loop import Objective
 from unix.training.metrics import read_metrics
-from unix.training.objectives import GenerationObjective, UnderstandingObjective
 from unix.training.processes import local_ranks
 from unix.training.stages import GenerationStageConfig, Stage, TrainConfig, packing_of
-from unix.training.validation import Validation, show_images, show_reports
 from unix.training.warm_start import NOTE, warm_start
 
 logger = logging.getLogger(__name__)
@@ -101,7 +84,7 @@ def train(config: TrainConfig) -> TrainSummary:
 
 
 def _warm_start(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
-    meta = _meta(config, ShardReader(Path(config.shards) / config.data_set, Split.TRAIN), parents=(), notes=(NOTE,))
+    meta = _meta(config, open_data(config, Split.TRAIN).digest, parents=(), notes=(NOTE,))
     done = newest_checkpoint(config.run_dir)
     if done is not None and not config.resume:
         raise ConfigError(f"{config.run_dir} holds a run already; continue it with --resume or give another run_dir")
@@ -136,43 +119,26 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     if model.config != config.model:
         raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
     tokenizer = Tokenizer.load(start)
-    reader = _reader(config, config.data_set, Split.TRAIN)
+    data = open_data(config, Split.TRAIN, engine.world)
     packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
     parent = read_meta(start)
-    notes = list(parent.notes)
     stage = config.generation or GenerationStageConfig()
-    if config.stage != Stage.UNDERSTANDING and stage.copy_understanding:
+    if stage.copy_understanding:
         model.copy_understanding_to_generation()
-    # a sharded model computes nothing outside its own methods
-    tower = copy.deepcopy(model.vision).to(engine.device) if engine.is_sharded else model.vision
+    if stage.autoencoder is not None:
+        codec = load_codec(Path(stage.autoencoder))
+    # A sharded model computes nothing outside its own methods, and a tower in training is no fixed target.
+    tower = model.vision if stage.freeze_understanding and not engine.is_sharded else copy.deepcopy(model.vision)
     engine.prepare(model)
-    if config.stage == Stage.UNDERSTANDING:
-        objective: Objective = UnderstandingObjective(
-            model, tokenizer, packing, seed=config.seed, micro_batch=config.micro_batch
-        )
-    else:
-        if stage.autoencoder is not None:
-            codec = load_codec(Path(stage.autoencoder))
-        codec.to(engine.device)
-        alignment, encoder_note = _alignment(stage, model, tower, config, reader, engine)
-        notes += encoder_note
-        objective = GenerationObjective(
-            model,
-            tokenizer,
-            stage.packing,
-            LatentSource(_moments(stage, codec, config, reader, engine), codec, config.seed),
-            alignment,
-            _captions(stage, model, tokenizer, reader) if stage.remember_captions else None,
-            seed=config.seed,
-            micro_batch=config.micro_batch,
-        )
+    parts = StageParts(config, model, codec, tokenizer, packing)
+    objective, notes = parts.training(data, tower, engine)
     lineage = (*parent.parents, f"{parent.stage}:{parent.configuration_digest}:{parent.step}")
-    meta = _meta(config, reader, lineage, tuple(dict.fromkeys(notes)))
+    meta = _meta(config, data.digest, lineage, tuple(dict.fromkeys((*parent.notes, *notes))))
     run = Fit(
         run_dir=Path(config.run_dir),
         meta=meta,
         optimizer=config.optimizer,
-        reader=reader,
+        source=data.source,
         workers=config.loader.workers,
         global_batch=config.global_batch,
         checkpoint_every=config.checkpoint_every,
@@ -180,40 +146,14 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         module=model,
         write_model=_writer(config, codec, tokenizer, packing),
         incidents=config.incidents,
-        validation=_validation(config, model, codec, tokenizer, packing),
+        validation=parts.validation(),
         retention=config.retention,
     )
     fit(objective, run, engine)
     return sum(value.numel() for value in objective.parameters().values()), meta
 
 
-def _validation(
-    config: TrainConfig, model: DualBranch, codec: ImageCodec, tokenizer: Tokenizer, packing: UnderstandingPacking
-) -> Validation | None:
-    """Looks at the stage on its validation split, encoding images as it goes; without REPA's term."""
-    if config.validation.every is None:
-        return None
-    reader = _reader(config, config.data_set, Split.VALIDATE)
-    seed, micro_batch = config.seed, config.micro_batch
-    if config.stage == Stage.UNDERSTANDING:
-        objective: Objective = UnderstandingObjective(model, tokenizer, packing, seed=seed, micro_batch=micro_batch)
-        show = show_reports(model, tokenizer, packing)
-    else:
-        stage = config.generation or GenerationStageConfig()
-        latents = LatentSource(ComputedEncodings(codec_moments(codec)), codec, config.seed)
-        objective = GenerationObjective(
-            model, tokenizer, stage.packing, latents, None, seed=seed, micro_batch=micro_batch
-        )
-        show = show_images(model, codec, tokenizer, config.validation)
-    return Validation(config.validation, objective, reader, show, Path(config.run_dir))
-
-
-def _reader(config: TrainConfig, name: str, split: Split) -> ShardReader:
-    loader = config.loader
-    return ShardReader(Path(config.shards) / name, split, on_corrupt=loader.on_corrupt, cache=loader.cache)
-
-
-def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], notes: tuple[str, ...]) -> Meta:
+def _meta(config: TrainConfig, shards_digest: str, parents: tuple[str, ...], notes: tuple[str, ...]) -> Meta:
     return Meta(
         stage=config.stage,
         step=0,
@@ -225,7 +165,7 @@ def _meta(config: TrainConfig, reader: ShardReader, parents: tuple[str, ...], no
             update={"resume": False, "run_dir": "", "shards": "", "loader": LoaderConfig()}
         ).digest(),
         architecture_digest=config.model.digest(),
-        shards_digest=reader.manifest.digest(),
+        shards_digest=shards_digest,
         code_revision=code_revision(),
         parents=parents,
         notes=notes,
@@ -245,53 +185,3 @@ def _writer(
             (folder / name).write_text(json.dumps(part.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
     return write
-
-
-def _moments(
-    stage: GenerationStageConfig, codec: ImageCodec, config: TrainConfig, reader: ShardReader, engine: Engine
-) -> Encodings:
-    if stage.latents == "shards":
-        latents = ShardReader(
-            Path(config.shards) / f"{config.data_set}-latents", Split.TRAIN, cache=config.loader.cache
-        )
-        return ShardEncodings(latents, reader)
-    return _encodings(codec_moments(codec), stage.latents == "memory", reader, engine)
-
-
-def _captions(
-    stage: GenerationStageConfig, model: DualBranch, tokenizer: Tokenizer, reader: ShardReader
-) -> RememberedCaptions:
-    texts = sorted({reader.read(index).caption for index in range(reader.samples)})
-    ids = (encoded[: stage.packing.max_caption_tokens] for encoded in tokenizer.encode_batch(texts))
-    return RememberedCaptions(model, ((tokenizer.bos, *row, tokenizer.eos) for row in ids))
-
-
-def _alignment(
-    stage: GenerationStageConfig,
-    model: DualBranch,
-    tower: VisionTower,
-    config: TrainConfig,
-    reader: ShardReader,
-    engine: Engine,
-) -> tuple[Alignment | None, tuple[str, ...]]:
-    """REPA as configured, and a note that says what its encoder is."""
-    wanted = stage.alignment
-    if wanted is None:
-        return None, ()
-    if wanted.layer > model.config.decoder.num_layers:
-        raise ConfigError(
-            f"alignment.layer {wanted.layer} is past the decoder's {model.config.decoder.num_layers} layers"
-        )
-    encoder = TowerEncoder(tower) if wanted.encoder == "vision-tower" else RadDinoEncoder.load(Path(wanted.encoder))
-    encoder.to(engine.device)
-    projector = AlignmentProjector.build(
-        model.config.decoder.hidden_size, wanted.projector_width, encoder.width, config.seed
-    ).to(engine.device)
-    features = _encodings(alignment_features(encoder), stage.latents == "memory", reader, engine)
-    note = f"{config.stage} aligned with {encoder.description}"
-    logger.info("alignment encoder: %s", encoder.description)
-    return Alignment(projector, features, layer=wanted.layer, weight=wanted.weight), (note,)
-
-
-def _encodings(function: ImageFunction, remember: bool, reader: ShardReader, engine: Engine) -> Encodings:
-    return RememberedEncodings(function, reader, engine) if remember else ComputedEncodings(function)

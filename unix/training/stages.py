@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from unix.config import Config, read_yaml
 from unix.data.pack import GenerationPacking, UnderstandingPacking
@@ -22,12 +22,13 @@ from unix.training.validation import ValidationConfig
 
 
 class Stage(StrEnum):
-    """The training stages of Table 1, and before them the tiny presets' warm start."""
+    """The training stages of Table 1, before them the tiny presets' warm start, and Table 5's joint training."""
 
     WARM_START = "stage0"
     UNDERSTANDING = "stage1"
     GENERATION_PRETRAINING = "stage2"
     GENERATION_FINE_TUNING = "stage3"
+    JOINT = "joint"
 
 
 class AlignmentConfig(Config):
@@ -42,7 +43,7 @@ class AlignmentConfig(Config):
 
 
 class GenerationStageConfig(Config):
-    """What stages 2 and 3 add."""
+    """What stages 2 and 3 and the joint stage add."""
 
     packing: GenerationPacking = GenerationPacking()
     latents: Literal["shards", "memory", "loop"] = "loop"
@@ -53,7 +54,22 @@ class GenerationStageConfig(Config):
     """Run the frozen understanding branch over each caption once and keep its keys and values in memory."""
     copy_understanding: bool = False
     """Start the generation branch as a copy of the understanding branch (stage 2)."""
+    freeze_understanding: bool = True
+    """Train the generation branch alone. Only the joint stage may set it to false."""
     alignment: AlignmentConfig | None = None
+
+
+class MixtureConfig(Config):
+    """The two sets of the joint stage, and how a batch is shared between them; `data_set` is the generation set."""
+
+    understanding: NonNegativeFloat
+    """Parts of understanding samples in a batch; 0 leaves them out."""
+    generation: PositiveFloat
+    """Parts of generation samples."""
+    understanding_set: str
+    """Shard set of the understanding samples, such as `understanding-384`."""
+    understanding_weight: PositiveFloat = 1.0
+    """Weight of the reports' cross entropy in the loss; the generation branch's loss has 1."""
 
 
 class PartConfig(Config):
@@ -115,6 +131,7 @@ class TrainConfig(Config):
     validation: ValidationConfig = ValidationConfig()
     understanding: UnderstandingPacking | None = None
     generation: GenerationStageConfig | None = None
+    mixture: MixtureConfig | None = None
     warm_start: WarmStartConfig | None = None
 
     @model_validator(mode="after")
@@ -124,6 +141,7 @@ class TrainConfig(Config):
             Stage.UNDERSTANDING: ("understanding", "from_checkpoint"),
             Stage.GENERATION_PRETRAINING: ("generation", "from_checkpoint"),
             Stage.GENERATION_FINE_TUNING: ("generation", "from_checkpoint"),
+            Stage.JOINT: ("mixture", "understanding", "generation", "from_checkpoint"),
         }[self.stage]
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
@@ -134,6 +152,26 @@ class TrainConfig(Config):
                 raise ValueError(f"steps {self.steps} is not the sum of its parts' {[part.steps for part in parts]}")
         if self.micro_batch > self.global_batch:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than global_batch {self.global_batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_its_stage_does(self) -> Self:
+        if self.mixture is not None and self.stage != Stage.JOINT:
+            raise ValueError(f"{self.stage} reads data_set alone; mixture is for the stage {Stage.JOINT}")
+        if self.generation is None or self.generation.freeze_understanding:
+            if self.mixture is not None and self.mixture.understanding > 0:
+                raise ValueError(
+                    f"mixture.understanding {self.mixture.understanding:g} would train the branch that "
+                    "generation.freeze_understanding true freezes; set one of them to 0 or false"
+                )
+            return self
+        if self.stage != Stage.JOINT:
+            raise ValueError(f"generation.freeze_understanding false is for the stage {Stage.JOINT}, not {self.stage}")
+        if self.generation.remember_captions:
+            raise ValueError(
+                "generation.remember_captions true needs generation.freeze_understanding true: what a branch in "
+                "training makes of a caption changes with every step"
+            )
         return self
 
 
@@ -181,6 +219,7 @@ def preset_path(preset: str, name: str) -> Path:
     """
     path = resource("presets", preset, f"{name}.yaml")
     if not path.is_file():
-        there = sorted(f"{item.parent.name}/{item.stem}" for item in resource("presets").glob("*/stage*.yaml"))
+        files = (item for item in resource("presets").glob("*/*.yaml") if item.stem != "model")
+        there = sorted(f"{item.parent.name}/{item.stem}" for item in files)
         raise ConfigError(f"there is no preset {preset}/{name}; there are {', '.join(there)}")
     return path

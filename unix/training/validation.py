@@ -5,7 +5,7 @@ looked at. Metrics of reports and images belong to `unix.evaluation`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from unix.model import decoding
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
 from unix.model.sampling import SamplerConfig, sample_latents
-from unix.records import join_report
+from unix.records import Task, join_report
 from unix.training.engine import Engine
-from unix.training.loop import Objective
+from unix.training.loop import Objective, count_targets
 
 SAMPLES_FOLDER = "samples"
 _NEW_TOKENS = 192
@@ -35,7 +35,7 @@ class ValidationConfig(Config):
     every: PositiveInt | None = None
     """Steps from one look to the next; None = never."""
     samples: PositiveInt = 64
-    """The validation split's first so many samples bear the losses."""
+    """The first so many samples of each set's validation split bear the losses."""
     shown: NonNegativeInt = 4
     """For the first so many of them the run's folder gets reports and images; none where the model is sharded."""
     num_steps: PositiveInt = 25
@@ -52,10 +52,19 @@ class Validation:
     """Looks at one run; every rank computes the same."""
 
     def __init__(
-        self, config: ValidationConfig, objective: Objective, reader: ShardReader, show: Show, run_dir: Path
+        self,
+        config: ValidationConfig,
+        objective: Objective,
+        readers: Sequence[ShardReader],
+        shows: Mapping[Task, Show],
+        run_dir: Path,
     ) -> None:
-        self._config, self._objective, self._show = config, objective, show
-        self._samples = [reader.read(index) for index in range(min(config.samples, reader.samples))]
+        """`objective` takes samples of all `readers`; each set's are shown by its task's entry of `shows`."""
+        self._config, self._objective, self._shows = config, objective, shows
+        self._sets = {
+            reader.manifest.task: [reader.read(index) for index in range(min(config.samples, reader.samples))]
+            for reader in readers
+        }
         self._folder = run_dir / SAMPLES_FOLDER
 
     def is_due(self, step: int) -> bool:
@@ -66,15 +75,16 @@ class Validation:
     def look(self, step: int, engine: Engine) -> dict[str, float]:
         """Losses as `validation_<name>`, after writing the samples of this step."""
         terms: dict[str, float] = {}
-        packed = self._objective.pack(self._samples, 0)
-        num_targets = sum(item.num_targets for item in packed)
+        packed = self._objective.pack([sample for samples in self._sets.values() for sample in samples], 0)
+        num_targets = count_targets(packed)
         for item in packed:
             with engine.autocast():
-                losses = self._objective.losses(item.batch, num_targets)
+                losses = self._objective.losses(item.batch, num_targets[item.task])
             for name, value in losses._asdict().items():
                 terms[f"validation_{name}"] = terms.get(f"validation_{name}", 0.0) + float(value)
         if engine.is_main and not engine.is_sharded and self._config.shown:
-            self._show(self._folder / f"step-{step}", self._samples[: self._config.shown])
+            for task, samples in self._sets.items():
+                self._shows[task](self._folder / f"step-{step}", samples[: self._config.shown])
         return terms
 
 

@@ -270,7 +270,7 @@ def _fit_part(
         optimizer=config.optimizer.model_copy(
             update={"learning_rate": part.learning_rate, "decay_steps": part.decay_steps}
         ),
-        reader=reader,
+        source=reader,
         workers=config.loader.workers,
         global_batch=part.global_batch or config.global_batch,
         checkpoint_every=config.checkpoint_every,

@@ -123,7 +123,7 @@ Configure = Callable[..., TrainConfig]
 
 @pytest.fixture(scope="session")
 def configure(shards: Path) -> Configure:
-    """Configurations of the four stages for these shards; keyword arguments replace top-level settings."""
+    """Configurations of every stage for these shards; keyword arguments replace top-level settings."""
 
     def build(stage: str, run_dir: Path, **changes: Any) -> TrainConfig:
         values: dict[str, Any] = {
@@ -163,6 +163,17 @@ def configure(shards: Path) -> Configure:
                 "optimizer": {**OPTIMIZER, "average_decay": 0.9},
             },
             "stage3": {"data_set": "generation-48", "generation": {"latents": "loop"}},
+            "joint": {
+                "data_set": "generation-32",
+                "mixture": {"understanding": 1, "generation": 1, "understanding_set": "understanding-32"},
+                "understanding": PACKING,
+                "generation": {
+                    "latents": "memory",
+                    "copy_understanding": True,
+                    "freeze_understanding": False,
+                    "alignment": {"layer": 1, "projector_width": 16},
+                },
+            },
         }[stage]
         return TrainConfig.build(values | changes)
 
