@@ -8,7 +8,7 @@ from prefect import flow
 from pipelines.runtime import CommandSummary
 from pipelines.steps import MODEL_TRAINED, announce, run
 
-Stage = Literal["stage0", "stage1", "stage2", "stage3"]
+Stage = Literal["stage0", "stage1", "stage2", "stage3", "joint"]
 Task = Literal["understanding", "generation"]
 TASKS: tuple[Task, ...] = ("understanding", "generation")
 

@@ -123,6 +123,7 @@ def set_names(stages: "list[TrainConfig]") -> list[str]:
     names = list[str]()
     for stage in stages:
         extra = [stage.warm_start.autoencoder_set] if stage.warm_start is not None else []
+        extra += [stage.mixture.understanding_set] if stage.mixture is not None and stage.mixture.understanding else []
         latents = stage.generation is not None and stage.generation.latents == "shards"
         names += [*extra, stage.data_set, *([f"{stage.data_set}-latents"] if latents else [])]
     return list(dict.fromkeys(names))
