@@ -16,9 +16,12 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="P", help="0 picks a free one.")] = None,
     reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides, until somebody says.")] = None,
+    runs: Annotated[
+        str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Serve the web pages, on which people audit what cleaning did.
+    """Serve the web pages: audit what cleaning did, and watch a model read and draw.
 
     Beyond loopback people log in with the token in $UNIX_SERVE_TOKEN; without one, one is made and shown.
     """
@@ -26,6 +29,13 @@ def serve(
 
     serve(
         ServeConfig.build(
-            given(store=store, host=host, port=port, token=os.environ.get(TOKEN_VARIABLE) or None, reviewer=reviewer)
+            given(
+                store=store,
+                host=host,
+                port=port,
+                token=os.environ.get(TOKEN_VARIABLE) or None,
+                reviewer=reviewer,
+                runs=runs,
+            )
         )
     )

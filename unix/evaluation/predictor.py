@@ -22,7 +22,7 @@ from unix.evaluation.settings import CheckpointFacts, PredictorConfig, sample_se
 from unix.model import decoding
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import DOWNSAMPLING, ImageCodec
-from unix.model.sampling import SamplerConfig, sample_latents
+from unix.model.sampling import SamplerConfig, integrate, latent_noise, sample_latents
 from unix.model.weights.native import load_model
 from unix.records import Task
 from unix.runs import newest_step
@@ -128,20 +128,45 @@ class Predictor:
         Raises:
             ConfigError: the resolution is not a positive multiple of the codec's 16 pixels.
         """
+        side = self._latent_side(resolution)
+        if not captions:
+            return []
+        sampler = SamplerConfig(num_steps=self._config.num_steps, guidance=self._config.guidance)
+        latents = sample_latents(self._model, self._caption_ids(captions), (side, side), seeds, sampler)
+        return _to_images(self._codec.decode(latents))
+
+    def drawing(
+        self, caption: str, seed: int, resolution: int | None, sampler: SamplerConfig
+    ) -> Iterator[tuple[int, Pixels | None]]:
+        """The image that `draw` gives for one caption and seed, step by step: how many are done, and at last the image.
+
+        Raises:
+            ConfigError: as `draw`.
+        """
+        side = self._latent_side(resolution)
+        noise = latent_noise([seed], self._model.config.latent.channels, (side, side)).to(self._device)
+        latent = noise
+        for number, step in enumerate(integrate(self._model, self._caption_ids([caption]), noise, sampler), start=1):
+            latent = step.next_BChw
+            if number < sampler.num_steps:
+                yield number, None
+        with torch.inference_mode():
+            image = _to_images(self._codec.decode(latent))[0]
+        yield sampler.num_steps, image
+
+    def _latent_side(self, resolution: int | None) -> int:
         if resolution is None:
             resolution = self.facts.resolution
         if resolution <= 0 or resolution % DOWNSAMPLING:
             raise ConfigError(f"resolution {resolution} is not a positive multiple of {DOWNSAMPLING}; choose another")
-        if not captions:
-            return []
-        side = resolution // DOWNSAMPLING
-        sampler = SamplerConfig(num_steps=self._config.num_steps, guidance=self._config.guidance)
+        return resolution // DOWNSAMPLING
+
+    def _caption_ids(self, captions: Sequence[str]) -> list[list[int]]:
         ids, most = self._tokenizer.encode_batch(captions), self._config.max_caption_tokens
         cut = sum(len(caption_ids) > most for caption_ids in ids)
         if cut:
             logger.warning("%d of %d captions have more than max_caption_tokens = %d tokens: cut", cut, len(ids), most)
-        ids = [caption_ids[:most] for caption_ids in ids]
-        return _to_images(self._codec.decode(sample_latents(self._model, ids, (side, side), seeds, sampler)))
+        return [caption_ids[:most] for caption_ids in ids]
 
     @torch.inference_mode()
     def reconstruct(self, images: Sequence[Pixels]) -> list[Pixels]:

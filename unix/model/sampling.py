@@ -74,12 +74,16 @@ def sample_latents(
     """
     if len(seeds) != len(caption_ids):
         raise ConfigError(f"{len(caption_ids)} captions but {len(seeds)} seeds; give one seed per caption")
-    channels = model.config.latent.channels
-    noise = [torch.randn(channels, *grid, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    latent = torch.stack(noise).to(model.latent_in.weight.device)
+    latent = latent_noise(seeds, model.config.latent.channels, grid).to(model.latent_in.weight.device)
     for step in integrate(model, caption_ids, latent, config):
         latent = step.next_BChw
     return latent
+
+
+def latent_noise(seeds: Sequence[int], channels: int, grid: tuple[int, int]) -> Tensor:
+    """Standard normal noise [B, C, h, w] float32 on the CPU, each sample's from its own seed alone."""
+    noise = [torch.randn(channels, *grid, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise)
 
 
 @torch.inference_mode()

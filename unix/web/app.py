@@ -19,11 +19,14 @@ from unix.config import Config
 from unix.errors import ConfigError, PolicyError, UnixError
 from unix.resources import resource
 from unix.store import Store
-from unix.web import audit, login
+from unix.web import audit, login, models
 from unix.web.jobs import Jobs
 from unix.web.library import Library
 from unix.web.overview import overview
 from unix.web.pages import Pages
+from unix.web.playground.pages import UPLOAD_PATH, Playground
+from unix.web.playground.pages import router as playground_router
+from unix.web.playground.uploads import MOST_BYTES
 from unix.web.security import LOOPBACK, Gatekeeper, Keyring
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ class ServeConfig(Config):
     """What people log in with beyond loopback; None: a new one is made and shown once."""
     reviewer: str = ""
     """The name under which decisions land before somebody says another; "": the name of the account."""
+    runs: str = "runs"
+    """Folder of training runs, which the pages show and whose checkpoints the playground offers."""
     refresh_seconds: float = Field(default=2.0, gt=0)
     """How often the store is asked whether a table has changed."""
 
@@ -64,6 +69,7 @@ def create_app(config: ServeConfig) -> FastAPI:
     jobs = Jobs(finished=library.refresh)
     keyring = Keyring(None if config.loopback else config.token)
     pages = Pages(library, jobs, keyring)
+    playground = Playground(config.runs)
     closing = threading.Event()
 
     def warm_up() -> None:
@@ -85,19 +91,23 @@ def create_app(config: ServeConfig) -> FastAPI:
         yield
         closing.set()
         jobs.close()
+        playground.close()
         watcher.join(10)
 
     app = FastAPI(title="UniX", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.library, app.state.jobs = library, jobs
+    app.state.library, app.state.jobs, app.state.playground = library, jobs, playground
     app.mount("/static", StaticFiles(directory=resource("web", "static")), name="static")
-    app.include_router(login.router(pages))
+    app.include_router(login.router(pages, leaving=playground.forget))
     app.include_router(audit.router(pages))
+    app.include_router(playground_router(pages, playground))
+    app.include_router(models.router(pages, config.runs))
     app.add_middleware(
         Gatekeeper,
         keyring=keyring,
         hosts=LOOPBACK if config.loopback else None,
         reviewer=config.reviewer or _account(),
         broken=_explain_errors(app, pages),
+        uploads={UPLOAD_PATH: MOST_BYTES},
     )
     return app
 

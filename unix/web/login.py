@@ -1,5 +1,7 @@
 """Logging in, saying who one is, logging out."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
@@ -7,8 +9,8 @@ from unix.web.pages import Pages, form_of, session_of
 from unix.web.security import Session
 
 
-def router(pages: Pages) -> APIRouter:
-    """The pages of a session."""
+def router(pages: Pages, leaving: Callable[[str], object]) -> APIRouter:
+    """The pages of a session; `leaving` is told which session has logged out."""
     routes = APIRouter()
 
     @routes.get("/login")
@@ -32,6 +34,7 @@ def router(pages: Pages) -> APIRouter:
 
     @routes.post("/logout")
     def logout(request: Request) -> Response:
+        leaving(session_of(request).nonce)
         request.state.fresh_session = Session.new("", authorised=not pages.keyring.asks_for_token)
         return RedirectResponse("/login", 303)
 

@@ -22,7 +22,12 @@ class Pages:
     def __init__(self, library: Library, jobs: Jobs, keyring: Keyring) -> None:
         self.library, self.jobs, self.keyring = library, jobs, keyring
         self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("unix.web", "templates"),
+            loader=jinja2.ChoiceLoader(
+                [
+                    jinja2.PackageLoader("unix.web", "templates"),
+                    jinja2.PrefixLoader({"evaluation": jinja2.PackageLoader("unix.evaluation", "templates")}),
+                ]
+            ),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,

@@ -22,11 +22,16 @@ def picture(library: Library, image_id: str, size: Size) -> bytes | None:
     paths = library.images.filter(pl.col("image_id") == image_id)["path"]
     if paths.is_empty():
         return None
-    data = _read(str(paths[0]))
+    data = read_picture(str(paths[0]))
     return encode_jpeg(decode(data) if size == "full" else squares(data, [int(size)])[int(size)], quality=90)
 
 
-def _read(path: str) -> bytes:
+def read_picture(path: str) -> bytes:
+    """The bytes of a stored image file, local or in an object store.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+    """
     try:
         if "://" not in path:
             return Path(path).read_bytes()

@@ -100,7 +100,8 @@ class Keyring:
 class Gatekeeper:
     """The middleware. `hosts`: names under which the server may be asked; None takes any (a token is asked then).
 
-    `broken` makes the answer to what nobody foresaw.
+    `broken` makes the answer to what nobody foresaw. `uploads`: paths that take a file in place of a form, which they
+    find in `request.state.upload`, and how many bytes it may have.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class Gatekeeper:
         hosts: frozenset[str] | None,
         reviewer: str,
         broken: Callable[[Request, Exception], Response],
+        uploads: Mapping[str, int],
     ) -> None:
         self._app, self._keyring, self._hosts, self._reviewer, self._broken = app, keyring, hosts, reviewer, broken
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on; every answer gets the headers, and one line in the log."""
@@ -180,17 +183,26 @@ class Gatekeeper:
         elsewhere = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         if elsewhere or (origin is not None and urlsplit(origin).netloc != headers.get("host")):
             return PlainTextResponse("writes come from this server's own pages only", 403)
-        if headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
-            return PlainTextResponse("the body must be a form", 415)
-        body = await _read(receive)
+        kind, uploading = headers.get("content-type", "").partition(";")[0], scope["path"] in self._uploads
+        if kind != ("application/octet-stream" if uploading else "application/x-www-form-urlencoded"):
+            return PlainTextResponse(f"the body must be {'a file' if uploading else 'a form'}", 415)
+        if uploading and not self._has_token(headers.get("x-csrf-token") or "", session):
+            return PlainTextResponse("the page is too old: reload it and try again", 403)
+        body = await _read(receive, self._uploads[scope["path"]] if uploading else MOST_BODY_BYTES)
         if body is None:
-            return PlainTextResponse("the form is too large", 413)
+            return PlainTextResponse(f"the {'file' if uploading else 'form'} is too large", 413)
+        if uploading:
+            scope["state"]["upload"] = body
+            return None
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         brought = form.get("csrf_token") or headers.get("x-csrf-token") or ""
-        if not hmac.compare_digest(brought.encode(), self._keyring.csrf_token(session).encode()):
+        if not self._has_token(brought, session):
             return PlainTextResponse("the page is too old: reload it and try again", 403)
         scope["state"]["form"] = form
         return None
+
+    def _has_token(self, brought: str, session: Session) -> bool:
+        return hmac.compare_digest(brought.encode(), self._keyring.csrf_token(session).encode())
 
     def _cookie(self, session: Session, secure: bool) -> str:
         attributes = "Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
@@ -211,13 +223,13 @@ def _cookies(headers: Headers) -> Mapping[str, str]:
         return {}
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The body, or None where it is larger than a form may be."""
-    body = b""
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """The body, or None where it has more bytes than it may."""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > MOST_BODY_BYTES:
+        if len(body) > most:
             return None
         if not message.get("more_body", False):
-            return body
+            return bytes(body)

@@ -1,0 +1,1 @@
+"""The playground: people give the model a radiograph to read, or findings to draw, and watch it work."""
