@@ -16,9 +16,7 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="P", help="0 picks a free one.")] = None,
     reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides, until somebody says.")] = None,
-    runs: Annotated[
-        str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")
-    ] = None,
+    runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Serve the web pages: audit what cleaning did, and watch a model read and draw.

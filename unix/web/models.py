@@ -80,7 +80,13 @@ def router(pages: Pages, runs: str) -> APIRouter:
     def show_run(request: Request, key: str) -> Response:
         row = run_or_404(key)
         return pages.show(
-            request, "run.html.j2", run=row, key=key, charts=_charts(row), looks=_looks(Path(row.folder)), size=(WIDTH, HEIGHT)
+            request,
+            "run.html.j2",
+            run=row,
+            key=key,
+            charts=_charts(row),
+            looks=_looks(Path(row.folder)),
+            size=(WIDTH, HEIGHT),
         )
 
     @routes.get("/runs/{key}/{step}/{name}")
@@ -115,7 +121,9 @@ def _looks(run: Path) -> list[Look]:
         Look(
             step=step,
             reports=tuple(_json_lines(folders[step] / "reports.jsonl")),
-            images=tuple((f"{row['image_id']}.png", row["caption"]) for row in _json_lines(folders[step] / "captions.jsonl")),
+            images=tuple(
+                (f"{row['image_id']}.png", row["caption"]) for row in _json_lines(folders[step] / "captions.jsonl")
+            ),
         )
         for step in sorted(folders, reverse=True)[:_STEPS_SHOWN]
     ]

@@ -121,7 +121,10 @@ def router(pages: Pages, playground: Playground) -> APIRouter:
         given = {name: form[name] for name in DrawSettings.model_fields if form.get(name, "").strip()}
         settings = DrawSettings.build(given)
         return shown(
-            request, turns.draw(session_of(request).nonce, settings, asked(request, checkpoints(playground.runs, library.store)))
+            request,
+            turns.draw(
+                session_of(request).nonce, settings, asked(request, checkpoints(playground.runs, library.store))
+            ),
         )
 
     @routes.post("/playground/turns/{key}/cancel")
