@@ -4,7 +4,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,10 @@ def browser(filled: Store) -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def site(browser: Any, filled: Store, tmp_path: Path) -> Iterator[Site]:
-    shutil.copytree(filled.uri, tmp_path / "store")
-    store = Store(tmp_path / "store")
-    app = create_app(ServeConfig(store=store.uri, reviewer="Ada"))
+@contextmanager
+def visiting(browser: Any, config: ServeConfig) -> Generator[Site]:
+    """A browser's page on a server of its own; at the end, no script of the pages may have complained."""
+    app = create_app(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
@@ -84,11 +84,34 @@ def site(browser: Any, filled: Store, tmp_path: Path) -> Iterator[Site]:
         page.on(
             "console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None
         )
-        yield Site(store, page, f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.library)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield Site(Store(config.store), page, address, app.state.library)
         context.close()
         server.should_exit = True
         thread.join()
     assert not complaints
+
+
+def serious_faults(site: Site, paths: Iterable[str]) -> list[str]:
+    """What axe-core calls serious or critical on some pages."""
+    found: list[str] = []
+    for path in paths:
+        page = site.open(path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        page.wait_for_load_state("networkidle")
+        # evaluated by the driver, so that the pages' own policy stays as it is
+        page.evaluate(AXE.read_text("utf-8"))
+        for fault in page.evaluate("axe.run().then(result => result.violations)"):
+            if fault["impact"] in ("serious", "critical"):
+                found += [f"{path} {fault['id']}: {node['html'][:160]}" for node in fault["nodes"][:3]]
+    return found
+
+
+@pytest.fixture
+def site(browser: Any, filled: Store, tmp_path: Path) -> Iterator[Site]:
+    shutil.copytree(filled.uri, tmp_path / "store")
+    with visiting(browser, ServeConfig(store=str(tmp_path / "store"), reviewer="Ada")) as site:
+        yield site
 
 
 def test_search_filter_and_open(site: Site) -> None:
@@ -233,8 +256,7 @@ def test_a_job_reports_when_it_is_done(site: Site) -> None:
 def test_axe_finds_nothing_serious(site: Site, scheme: str) -> None:
     study = f"/study?study=phantom/{site.studies(status='rejected')[0]}&model={SLOPPY}"
     site.page.emulate_media(color_scheme=scheme)
-    found: list[str] = []
-    for path in (
+    paths = (
         f"/?model={SLOPPY}",
         f"/studies?model={SLOPPY}",
         "/studies?q=zebra",
@@ -245,13 +267,5 @@ def test_axe_finds_nothing_serious(site: Site, scheme: str) -> None:
         "/rejections",
         "/jobs",
         "/nothing",
-    ):
-        page = site.open(path)
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
-        page.wait_for_load_state("networkidle")
-        # evaluated by the driver, so that the pages' own policy stays as it is
-        page.evaluate(AXE.read_text("utf-8"))
-        for fault in page.evaluate("axe.run().then(result => result.violations)"):
-            if fault["impact"] in ("serious", "critical"):
-                found += [f"{path} {fault['id']}: {node['html'][:160]}" for node in fault["nodes"][:3]]
-    assert not found
+    )
+    assert not serious_faults(site, paths)
