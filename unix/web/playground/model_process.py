@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -116,15 +116,20 @@ class ModelProcess:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._stop: ProcessEvent | None = None
+        self._closed = False
 
     def warm_up(self, checkpoint: str) -> None:
         """Load a model in the background, unless work is going on."""
         if not self._lock.locked():
-            threading.Thread(target=lambda: list(self.perform(WarmingUp(checkpoint))), daemon=True).start()
+            work = WarmingUp(checkpoint)
+            threading.Thread(target=lambda: list(self.perform(work)), name="warm-up", daemon=True).start()
 
-    def perform(self, work: Work) -> Iterator[Event]:
-        """Do the work; the last event is `Ended`."""
+    def perform(self, work: Work, unwanted: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Do the work once what goes on is done, unless it is `unwanted` by then; the last event is `Ended`."""
         with self._lock:
+            if self._closed or unwanted():
+                yield Ended(STOPPED)
+                return
             try:
                 pipe = self._connected()
                 pipe.send(work)
@@ -132,7 +137,7 @@ class ModelProcess:
                     yield event
                 yield event
             except (EOFError, OSError):
-                stopped = self._stop is not None and self._stop.is_set()
+                stopped = self._closed or (self._stop is not None and self._stop.is_set())
                 yield Ended(STOPPED if stopped else "the model's process has ended, most likely for want of memory")
 
     def stop(self) -> None:
@@ -151,7 +156,8 @@ class ModelProcess:
         timer.start()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; no other is started."""
+        self._closed = True
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
             self._process.join(_SECONDS_TO_STOP)

@@ -89,6 +89,8 @@ class Turn:
     settings: DrawSettings | None = None
     state: State = "waiting"
     fault: str = ""
+    unwanted: bool = False
+    """Whether somebody cancelled it."""
     version: int = 0
     """Counts changes, so that whoever watches knows when to look."""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -153,6 +155,7 @@ class Turns:
     def cancel(self, turn: Turn) -> None:
         """Take a turn out of the queue, or stop it."""
         with self._lock:
+            turn.unwanted = True
             if turn.state == "waiting":
                 turn.state = "cancelled"
             elif turn.state == "running":
@@ -212,7 +215,7 @@ class Turns:
                 work = Drawing(folder, turn.settings)
             if work is None:
                 continue
-            for event in self._models.perform(work):
+            for event in self._models.perform(work, lambda: turn.unwanted):
                 result.take(event)
                 if isinstance(event, Ended) and event.fault:
                     turn.fault = event.fault
