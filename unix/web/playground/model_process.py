@@ -127,6 +127,8 @@ class ModelProcess:
     def perform(self, work: Work, unwanted: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Do the work once what goes on is done, unless it is `unwanted` by then; the last event is `Ended`."""
         with self._lock:
+            if self._stop is not None:
+                self._stop.clear()  # before the question, so that no later request is lost
             if self._closed or unwanted():
                 yield Ended(STOPPED)
                 return
