@@ -1,13 +1,23 @@
 """Flows from raw studies to shards. Each wraps one command; `curate` chains them."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 from prefect import flow
 
-from pipelines.runtime import CommandSummary
-from pipelines.steps import DATA_LANDED, DATASET_UPDATED, announce, publish_total, reaching_out, run
+from pipelines.runtime import CommandSummary, partition_names
+from pipelines.steps import (
+    DATA_LANDED,
+    DATASET_UPDATED,
+    ENDPOINT_SLOT,
+    HOUR,
+    announce,
+    publish_total,
+    run,
+    run_side_by_side,
+)
 
 Source = Literal["mimic-cxr", "iu-xray", "phantom"]
+Engine = Literal["local", "ray"]
 
 
 @flow(name="ingest", flow_run_name="ingest {source}")
@@ -23,7 +33,7 @@ def ingest(
         settle: seconds between two looks at the folder; what changes between them waits for the next run.
         within: `landing`, whose event starts `curate`; `curate` itself says otherwise.
     """
-    summary = run("ingest", source=source, root=root, store=store, settle=settle)
+    summary = run("ingest", source=source, root=root, store=store, settle=settle, timeout=12 * HOUR)
     if summary.count("new", "changed", "withdrawn"):
         announce(DATA_LANDED, f"{within}.{source}", summary, root=root, store=store)
     return summary
@@ -42,8 +52,9 @@ def clean_reports(
     acknowledge_host: list[str] | None = None,
     retry_rejected: bool = False,
     partitions: int | None = None,
+    engine: Engine = "local",
 ) -> list[CommandSummary]:
-    """Clean every report that has no final answer yet.
+    """Clean every report that has no final answer yet, in tasks of at most 2,000 reports.
 
     Args:
         store: URI of the store; else $UNIX_STORE, else ./store.
@@ -51,32 +62,30 @@ def clean_reports(
         base_url: an OpenAI-compatible endpoint that has no name, with `model`.
         model: the model to ask there.
         prompt: version of the prompt.
-        limit: at most so many reports, of each partition.
-        budget_usd: stop before this is spent, in each partition.
-        concurrency: requests in flight, of each partition.
+        limit: at most so many reports, in one task.
+        budget_usd: stop before this is spent; each task may spend its share of it.
+        concurrency: requests in flight, of each task.
         acknowledge_host: public hosts that may see credentialed text.
         retry_rejected: ask again what was rejected.
-        partitions: so many processes side by side, each with its share of the texts.
+        partitions: so many tasks side by side, each with the endpoint's own limits; else one after the other.
+        engine: `local`, in processes of this machine, or `ray`, in one task that a Ray cluster does.
     """
-    parts = [None] if partitions is None else [f"{index}/{partitions}" for index in range(partitions)]
-    running = [
-        reaching_out.submit(  # pyright: ignore[reportUnknownMemberType]: Prefect leaves some overloads untyped
-            "clean",
-            store=store,
-            endpoint=endpoint,
-            base_url=base_url,
-            model=model,
-            prompt=prompt,
-            limit=limit,
-            budget_usd=budget_usd,
-            concurrency=concurrency,
-            acknowledge_host=acknowledge_host,
-            retry_rejected=retry_rejected,
-            partition=part,
-        )
-        for part in parts
-    ]
-    summaries = [part.result() for part in running]
+    settings: dict[str, Any] = {
+        **{"store": store, "endpoint": endpoint, "base_url": base_url, "model": model, "prompt": prompt},
+        **{"concurrency": concurrency, "acknowledge_host": acknowledge_host, "retry_rejected": retry_rejected},
+    }
+    dry: CommandSummary = cast(Any, run)("clean", dry_run=True, limit=limit, **settings, timeout=HOUR)
+    whole = limit is not None or engine == "ray"
+    parts = ["0/1"] if whole else partition_names(dry.count("reports"), at_least=partitions or 1)
+    share = None if budget_usd is None else budget_usd / len(parts)
+    settings |= {"budget_usd": share, "engine": "ray" if engine == "ray" else None, "limit": limit}
+    summaries = run_side_by_side(
+        "clean",
+        [{**settings, "partition": None if whole else part} for part in parts],
+        width=partitions or 1,
+        slot=ENDPOINT_SLOT,
+        timeout=12 * HOUR,
+    )
     publish_total("clean-reports", summaries)
     return summaries
 
@@ -88,21 +97,24 @@ def build_splits(store: str | None = None) -> CommandSummary:
     Args:
         store: URI of the store; else $UNIX_STORE, else ./store.
     """
-    return run("splits", store=store)
+    return run("splits", store=store, timeout=2 * HOUR)
 
 
 @flow(name="build-shards", flow_run_name="build-shards")
-def build_shards(store: str | None = None, sets: list[str] | None = None, out: str | None = None) -> CommandSummary:
+def build_shards(
+    store: str | None = None, sets: list[str] | None = None, out: str | None = None, engine: Engine = "local"
+) -> CommandSummary:
     """Write the shard sets that training streams.
 
     Args:
         store: URI of the store; else $UNIX_STORE, else ./store.
         sets: such as understanding-384; else the job's own choice.
         out: folder of the sets; else the store's `shards/`.
+        engine: `local`, in processes of this machine, or `ray`.
     """
-    summary = run("shards", store=store, sets=sets, out=out)
+    summary = run("shards", store=store, sets=sets, out=out, engine=engine, timeout=48 * HOUR)
     if summary.values["changed"]:
-        announce_update(summary, run("drift", store=store, shards=out), store)
+        announce_update(summary, run("drift", store=store, shards=out, timeout=2 * HOUR), store)
     return summary
 
 
@@ -123,6 +135,7 @@ def curate(
     out: str | None = None,
     partitions: int | None = None,
     settle: float | None = None,
+    engine: Engine = "local",
 ) -> CommandSummary:
     """Ingest, clean, split and shard what is new in a source.
 
@@ -133,10 +146,11 @@ def curate(
         endpoint: name in endpoints.yaml; else the embedded rule cleaner.
         sets: shard sets; else the job's own choice.
         out: folder of the shard sets; else the store's `shards/`.
-        partitions: processes that clean side by side.
+        partitions: tasks that clean side by side.
         settle: seconds between two looks at the folder; what changes between them waits for the next run.
+        engine: `local`, in processes of this machine, or `ray`.
     """
     ingest(source, root, store, settle, within="source")
-    clean_reports(store, endpoint, partitions=partitions)
+    clean_reports(store, endpoint, partitions=partitions, engine=engine)
     build_splits(store)
-    return build_shards(store, sets, out)
+    return build_shards(store, sets, out, engine)

@@ -6,7 +6,7 @@ from typing import Literal
 from prefect import flow
 
 from pipelines.runtime import CommandSummary
-from pipelines.steps import MODEL_TRAINED, announce, run
+from pipelines.steps import GPU_SLOT, HOUR, MODEL_TRAINED, announce, run
 
 Stage = Literal["stage0", "stage1", "stage2", "stage3", "joint"]
 Task = Literal["understanding", "generation"]
@@ -35,7 +35,7 @@ def train_stage(
         resume: continue the run from its newest checkpoint.
     """
     chosen = [f"run_dir={run_dir}", *([f"shards={shards}"] if shards else []), *(settings or [])]
-    summary = run("train", stage, preset=preset, set=chosen, from_=from_checkpoint, resume=resume)
+    summary = run("train", stage, preset=preset, set=chosen, from_=from_checkpoint, resume=resume, slot=GPU_SLOT)
     announce(MODEL_TRAINED, f"run.{Path(run_dir).name}", summary)
     return summary
 
@@ -72,6 +72,8 @@ def evaluate(
         seed=seed,
         num_steps=num_steps,
         guidance=guidance,
+        slot=GPU_SLOT,
+        timeout=48 * HOUR,
     )
 
 

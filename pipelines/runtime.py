@@ -5,6 +5,7 @@ signals, flows stay free of torch and of image and model libraries, and what Pre
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,10 @@ from unix.errors import UnixError
 from unix.parent import parent_environment
 
 Option = str | int | float | bool | Path | list[str] | None
+FAILED = 1
+"""Exit status of a job that may pass when it is tried again."""
+
+_ITEMS_PER_PARTITION = 2000
 _SECONDS_TO_STOP = 60
 """How long a command may take to save its state when it is asked to stop."""
 
@@ -64,6 +69,12 @@ def words(**options: Option) -> list[str]:
     return line
 
 
+def partition_names(num_items: int, at_least: int = 1) -> list[str]:
+    """Such as `["0/2", "1/2"]`: as many as it takes for parts of at most 2,000 items, about equal by digest."""
+    count = max(1, at_least, math.ceil(num_items / _ITEMS_PER_PARTITION))
+    return [f"{index}/{count}" for index in range(count)]
+
+
 def run_command(
     command: str,
     *arguments: str,
@@ -77,11 +88,11 @@ def run_command(
         command: the command's words, such as `"evaluate understanding"`.
         arguments: positional arguments after it.
         log: receives the command's progress, line by line.
-        timeout: seconds after which the command is asked to stop.
+        timeout: seconds after which the command is asked to stop, and killed if it does not.
         options: see `words`.
 
     Raises:
-        CommandError: the command failed; the message is its own one-line error.
+        CommandError: the command failed, and the message is its own one-line error; or it took too long.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="unix-") as folder:
@@ -97,8 +108,14 @@ def run_command(
             text=True,
             errors="replace",
         ) as process:
-            alarm = threading.Timer(timeout, process.terminate) if timeout is not None else None
-            if alarm is not None:
+            late = threading.Event()
+
+            def stop_late() -> None:
+                late.set()
+                _stop(process)
+
+            alarm = threading.Timer(timeout or 0, stop_late)
+            if timeout is not None:
                 alarm.start()
             try:
                 for text in cast(Any, process.stderr):
@@ -108,8 +125,9 @@ def run_command(
                 _stop(process)
                 raise
             finally:
-                if alarm is not None:
-                    alarm.cancel()
+                alarm.cancel()
+        if process.returncode != 0 and late.is_set():
+            raise CommandError(command, FAILED, f"not done after {timeout} s; what it finished is kept")
         if process.returncode != 0:
             raise CommandError(command, process.returncode, _reason(last_lines))
         values = json.loads(summary.read_text(encoding="utf-8"))

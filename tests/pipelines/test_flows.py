@@ -18,6 +18,7 @@ from pipelines.runtime import CommandError, CommandSummary
 on_a_server = pytest.mark.usefixtures("prefect_server")
 
 OUTCOMES = {
+    "clean": {"reports": 0},
     "ingest": {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom"},
     "shards": {"changed": True, "out": "here/shards", "sets": {"understanding-64": {"samples": 2, "release": "r1"}}},
     "drift": {"new_studies": 2, "tasks": {"understanding": {"view_mix": 0.5}}},
@@ -31,7 +32,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     made: list[Call] = []
 
     def note(command: str, *arguments: str, log: Callable[[str], object], **options: Any) -> CommandSummary:
-        made.append((command, arguments, {name: value for name, value in options.items() if value is not None}))
+        given = {name: value for name, value in options.items() if value not in (None, False) and name != "timeout"}
+        made.append((command, arguments, given))
         return CommandSummary(command, 0.0, OUTCOMES.get(command, {"n": 1}))
 
     monkeypatch.setattr(steps, "run_command", note)
@@ -54,9 +56,10 @@ def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, d
     curation.curate("phantom", "source", store="here", sets=["understanding-64"])
     assert calls == [
         ("ingest", (), {"source": "phantom", "root": "source", "store": "here"}),
-        ("clean", (), {"store": "here", "retry_rejected": False}),
+        ("clean", (), {"store": "here", "dry_run": True}),
+        ("clean", (), {"store": "here", "partition": "0/1"}),
         ("splits", (), {"store": "here"}),
-        ("shards", (), {"store": "here", "sets": ["understanding-64"]}),
+        ("shards", (), {"store": "here", "sets": ["understanding-64"], "engine": "local"}),
         ("drift", (), {"store": "here"}),
     ]
     assert events == [
@@ -72,10 +75,40 @@ def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, d
 
 
 @on_a_server
-def test_cleaning_fans_out_over_partitions(calls: list[Call]) -> None:
+def test_cleaning_fans_out_over_partitions(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(curation.clean_reports("here", partitions=3)) == 3
-    assert sorted(options["partition"] for _, _, options in calls) == ["0/3", "1/3", "2/3"]
+    assert sorted(options["partition"] for _, _, options in calls[1:]) == ["0/3", "1/3", "2/3"]
     assert {options["store"] for _, _, options in calls} == {"here"}
+
+    calls.clear()
+    monkeypatch.setitem(OUTCOMES, "clean", {"reports": 2001})
+    assert len(curation.clean_reports("here", budget_usd=3.0)) == 2
+    assert [options["partition"] for _, _, options in calls[1:]] == ["0/2", "1/2"], "one after the other"
+    assert {options["budget_usd"] for _, _, options in calls[1:]} == {1.5}
+
+    calls.clear()
+    curation.clean_reports("here", limit=5000)
+    curation.clean_reports("here", engine="ray")
+    assert [(options.get("limit"), options.get("engine")) for _, _, options in calls if "dry_run" not in options] == [
+        (5000, None),
+        (None, "ray"),
+    ]
+
+
+@on_a_server
+def test_every_partition_is_tried_before_a_failure_is_reported(
+    calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_one(command: str, *arguments: str, log: Callable[[str], object], **options: Any) -> CommandSummary:
+        calls.append((command, arguments, options))
+        if options.get("partition") == "0/3":
+            raise CommandError(command, 2, "refused")
+        return CommandSummary(command, 0.0, {"reports": 4100})
+
+    monkeypatch.setattr(steps, "run_command", fail_one)
+    with pytest.raises(CommandError, match="refused"):
+        curation.clean_reports("here")
+    assert [options["partition"] for _, _, options in calls[1:]] == ["0/3", "1/3", "2/3"]
 
 
 @on_a_server
@@ -106,7 +139,7 @@ def test_nothing_new_is_no_event(
     monkeypatch.setitem(OUTCOMES, "ingest", {"new": 0, "changed": 0, "withdrawn": 0})
     monkeypatch.setitem(OUTCOMES, "shards", {"changed": False})
     curation.curate("phantom", "source", store="here")
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert not events
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime import CommandError, CommandSummary, run_command, words
+from pipelines.runtime import CommandError, CommandSummary, partition_names, run_command, words
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,13 @@ def test_options_become_words() -> None:
         *("--from", "x"),
     ]
     assert words(set=["a.b=1", "c=2"]) == ["--set", "a.b=1", "--set", "c=2"]
+
+
+@pytest.mark.parametrize(
+    ("items", "at_least", "count"), [(0, 1, 1), (2000, 1, 1), (2001, 1, 2), (3, 4, 4), (9000, 2, 5)]
+)
+def test_partitions_hold_at_most_2000_items(items: int, at_least: int, count: int) -> None:
+    assert partition_names(items, at_least) == [f"{index}/{count}" for index in range(count)]
 
 
 def test_numbers_leave_text_out() -> None:
@@ -59,7 +66,7 @@ def test_a_command_that_takes_too_long_is_asked_to_stop(monkeypatch: pytest.Monk
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
-    with pytest.raises(CommandError) as raised:
+    with pytest.raises(CommandError, match=r"not done after 0\.2 s") as raised:
         run_command("train", "stage1", log=print, timeout=0.2)
     assert raised.value.exit_code == 1
 

@@ -18,6 +18,10 @@ PromptOption = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="Whose cleaned text counts: model name.")
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="local: processes here; ray: tasks of a cluster that sees the same store."),
+]
 
 clean = typer.Typer(help="Clean every report that has no final answer yet.", invoke_without_command=True)
 shards = typer.Typer(help="Write the shard sets that training streams.", invoke_without_command=True)
@@ -130,13 +134,17 @@ def run_clean(
     partition: Annotated[
         str | None, typer.Option(metavar="I/N", callback=_partition, help="Only part I (from 0) of N of the texts.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that share the work and the endpoint's limits.")
+    ] = None,
+    engine: EngineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Clean every report that has no final answer yet."""
     if context.invoked_subcommand is not None:
         return
-    from unix.data.cleaning.run import CleanConfig, clean
+    from unix.data.cleaning.parts import PartsConfig, clean_in_parts
 
     options = given(
         store=store,
@@ -150,9 +158,11 @@ def run_clean(
         acknowledge_host=tuple(acknowledge_host) if acknowledge_host else None,
         retry_rejected=retry_rejected,
         partition=tuple(map(int, partition.split("/"))) if partition else None,
+        workers=workers,
+        engine=engine,
         dry_run=dry_run,
     )
-    present(clean(CleanConfig.build(options)), json)
+    present(clean_in_parts(PartsConfig.build(options)), json)
 
 
 @clean.command()
@@ -228,12 +238,15 @@ def label(
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
     text_column: Annotated[str, typer.Option(metavar="C", help="The column with the texts.")],
     out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that share the work.")] = None,
+    engine: EngineOption = None,
     json: JsonOption = None,
 ) -> None:
     """Add CheXpert-14 labels to a table of texts."""
     from unix.data.label_file import LabelFileConfig, label_file
 
-    present(label_file(LabelFileConfig(file=file, text_column=text_column, out=out)), json)
+    options = given(file=file, text_column=text_column, out=out, workers=workers, engine=engine)
+    present(label_file(LabelFileConfig.build(options)), json)
 
 
 def splits(
@@ -267,9 +280,7 @@ def build(
     prompt: PromptOption = None,
     model: ModelOption = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core.")] = None,
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="processes, or ray: a cluster whose nodes share the folders.")
-    ] = None,
+    engine: EngineOption = None,
     png: Annotated[bool, typer.Option("--png", help="Write pictures without loss instead of as JPEG.")] = False,
     json: JsonOption = None,
 ) -> None:

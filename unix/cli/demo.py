@@ -38,7 +38,7 @@ def demo(
     _claim(work, {"seed": seed, "size": size, "version": __version__})
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_RunFormatter())
-        handler.addFilter(_without_links)
+        handler.addFilter(_of_interest)
     home = work / "prefect"
     _forget_the_users_prefect(home)
 
@@ -84,9 +84,9 @@ class _RunFormatter(logging.Formatter):
         return super().format(record)
 
 
-def _without_links(record: logging.LogRecord) -> bool:
-    """Leave out the links to Prefect's pages, which the temporary API does not serve."""
-    return not record.getMessage().startswith("View at ")
+def _of_interest(record: logging.LogRecord) -> bool:
+    """Leave out what a temporary API does not have: Prefect's pages and the concurrency limits of a shared machine."""
+    return not record.getMessage().startswith(("View at ", "Concurrency limits "))
 
 
 def _claim(work: Path, identity: dict[str, Any]) -> None:

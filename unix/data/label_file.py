@@ -1,9 +1,12 @@
 """The job behind `unix label`: CheXpert-14 labels of a column of texts."""
 
 import polars as pl
+from pydantic import Field
 
 from unix.config import Config
-from unix.data.labels import POSITIVE, label_report
+from unix.data.engines import EngineName
+from unix.data.label_many import label_reports
+from unix.data.labels import POSITIVE
 from unix.data.text_table import read_table, write_table
 from unix.errors import ConfigError
 from unix.records import CHEXPERT_14, no_labels
@@ -17,6 +20,9 @@ class LabelFileConfig(Config):
     text_column: str
     out: str
     """CSV or Parquet, by its suffix."""
+    engine: EngineName = "local"
+    workers: int | None = Field(default=None, ge=1)
+    """Parts at a time; None: this process alone, or on Ray one per core of the cluster."""
 
 
 class LabelFileSummary(Config):
@@ -39,7 +45,9 @@ def label_file(config: LabelFileConfig) -> LabelFileSummary:
     if taken := [name for name in CHEXPERT_14 if name in frame.columns]:
         raise ConfigError(f"{config.file} has the columns {', '.join(taken)} already; rename them first")
     texts = frame[config.text_column].cast(pl.String).fill_null("").to_list()
-    labels = [label_report(text) if text.strip() else no_labels() for text in texts]
+    written = [text for text in texts if text.strip()]
+    found = iter(label_reports(written, config.engine, config.workers or (1 if config.engine == "local" else None)))
+    labels = [next(found) if text.strip() else no_labels() for text in texts]
     columns = [pl.Series(name, [row[name] for row in labels], dtype=pl.Int8) for name in CHEXPERT_14]
     write_table(frame.with_columns(columns), config.out)
     return LabelFileSummary(

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from unix.config import Config, json_digest
 from unix.data.approved import pin_cleaning
+from unix.data.engines import EngineName, spread
 from unix.data.images import PictureEncoding
-from unix.data.partition import Exclusion, PartitionResult, image_members, read_result
+from unix.data.partition import Exclusion, PartitionResult, image_members, read_result, write_partition
 from unix.data.shard_card import write_card
-from unix.data.shard_engines import EngineName, write_partitions
 from unix.data.shard_index import index_file
 from unix.data.shard_plan import (
     BUILD_FOLDER,
@@ -63,7 +63,7 @@ class ShardsConfig(Config):
     picture: PictureEncoding = PictureEncoding()
     workers: int | None = Field(default=None, ge=1)
     """Partitions at a time; None: one per core that this process, or the Ray cluster, may use."""
-    engine: EngineName = "processes"
+    engine: EngineName = "local"
     """Where partitions are written; "ray": as tasks of a Ray cluster whose nodes share the folders. Neither this nor
     `workers` changes a byte.
     """
@@ -191,10 +191,13 @@ def publish_shards(config: ShardsConfig, plan: BuildPlan) -> ShardsSummary:
 
 
 def _write_partitions(config: ShardsConfig, plan: BuildPlan) -> None:
-    out = config.out_folder
-    work = [(out / BUILD_FOLDER, out, partition, plan.specs, config.picture) for partition in plan.partitions]
+    out = config.out_folder.resolve()
+    parts = [(out / BUILD_FOLDER, out, partition, plan.specs, config.picture) for partition in plan.partitions]
     with Progress("shards: images", sum(partition.num_images for partition in plan.partitions)) as progress:
-        write_partitions(config.engine, work, config.workers, progress)
+        for num_images in spread(
+            config.engine, write_partition, parts, config.workers, f"writing shards below {out}", ShardError
+        ):
+            progress.advance(num_images)
 
 
 def _release(

@@ -10,8 +10,8 @@ from functools import cache
 import polars as pl
 
 from unix.config import Config
-from unix.data.labels import label_report
-from unix.progress import Progress
+from unix.data.engines import EngineName
+from unix.data.label_many import label_reports
 from unix.records import text_digest
 from unix.resources import resource
 from unix.store import LABELS_TYPE, Store
@@ -54,7 +54,7 @@ def cleaned_text_digests(cleaned: pl.DataFrame) -> pl.Series:
     return pl.Series("cleaned_text", [text_digest(text) if text else None for text in texts], dtype=pl.String)
 
 
-def label_texts(store: Store) -> LabelTextsSummary:
+def label_texts(store: Store, engine: EngineName = "local", workers: int | None = 1) -> LabelTextsSummary:
     """Label every text that has no labels yet."""
     known = set(
         store.scan("text_labels").filter(pl.col("labeler") == labeler()).select("text_sha256").collect().to_series()
@@ -66,17 +66,12 @@ def label_texts(store: Store) -> LabelTextsSummary:
             present.add(digest)
         else:
             todo[digest] = text
-    with Progress("labelling texts", len(todo)) as progress:
-        items = list(todo.items())
-        for start in range(0, len(items), _TEXTS_PER_COMMIT):
-            part = items[start : start + _TEXTS_PER_COMMIT]
-            rows: list[dict[str, int | None]] = []
-            for _, text in part:
-                rows.append(label_report(text))
-                progress.advance()
-            digests = [digest for digest, _ in part]
-            frame = pl.DataFrame({"text_sha256": digests, "labels": pl.Series(rows, dtype=LABELS_TYPE)})
-            store.upsert("text_labels", frame.with_columns(labeler=pl.lit(labeler())))
+    digests = list(todo)
+    for start in range(0, len(digests), _TEXTS_PER_COMMIT):
+        part = digests[start : start + _TEXTS_PER_COMMIT]
+        rows = label_reports([todo[digest] for digest in part], engine, workers)
+        frame = pl.DataFrame({"text_sha256": part, "labels": pl.Series(rows, dtype=LABELS_TYPE)})
+        store.upsert("text_labels", frame.with_columns(labeler=pl.lit(labeler())))
     return LabelTextsSummary(texts=len(present) + len(todo), known=len(present), labelled=len(todo))
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from unix.data import shard_engines
 from unix.data import shards as shards_module
 from unix.data.images import squares
 from unix.data.shards import ShardsConfig, build_shards, plan_shards, publish_shards, verify_shards
@@ -145,8 +144,7 @@ def test_an_unchanged_rerun_changes_no_byte_and_decodes_nothing(curated: Any) ->
 
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> Callable[[], None]:
     """Make a function that the build calls fail after some calls; returns what undoes it."""
-    module = shard_engines if name == "write_partition" else shards_module
-    original = getattr(module, name)
+    original = getattr(shards_module, name)
     made = 0
 
     def wrapped(*arguments: Any) -> Any:
@@ -156,8 +154,8 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) ->
         made += 1
         return original(*arguments)
 
-    monkeypatch.setattr(module, name, wrapped)
-    return lambda: monkeypatch.setattr(module, name, original)
+    monkeypatch.setattr(shards_module, name, wrapped)
+    return lambda: monkeypatch.setattr(shards_module, name, original)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +439,7 @@ def test_two_builds_of_one_folder_do_not_mix(curated: Any) -> None:
 
 def test_a_dead_worker_is_one_clear_error(curated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = fill(curated)
-    monkeypatch.setattr(shard_engines, "write_partition", _die)
+    monkeypatch.setattr(shards_module, "write_partition", _die)
     with pytest.raises(ShardError, match="died"):
         build_shards(config(uri, workers=2))
 

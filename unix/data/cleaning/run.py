@@ -99,8 +99,10 @@ class CleanSummary(Config):
     """Why it ended before the last report: `budget`, or ""."""
 
 
-def clean(config: CleanConfig) -> CleanSummary:
+def clean(config: CleanConfig, endpoint: Endpoint | None = None) -> CleanSummary:
     """Clean every report of the store that has no final answer under this prompt, model and parameters.
+
+    `endpoint` takes the place of the configuration's, for processes that do not have the file it is named in.
 
     Raises:
         ConfigError: the endpoint, the prompt or a setting is wrong.
@@ -114,7 +116,7 @@ def clean(config: CleanConfig) -> CleanSummary:
         raise ConfigError(
             f"{store.uri} holds no studies; read a source into it first (unix ingest), or name the store with --store"
         )
-    endpoint = load_endpoint(config.endpoint, config.base_url, config.model)
+    endpoint = endpoint or load_endpoint(config.endpoint, config.base_url, config.model)
     prompt = load_prompt(config.prompt)
     check_frozen(store, prompt)
     studies = _studies(store, config)
