@@ -3,8 +3,7 @@
 Imports torch. Numbers of different encoders have no common scale; `unix.evaluation.features` refuses to mix them.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from unix.evaluation.predictor import resized
 from unix.model.alignment import RadDinoEncoder
 from unix.model.vision import VisionTower, normalise_pixels
 from unix.model.weights.native import load_model
+from unix.model.weights.tensors import tensors_digest
 from unix.runs import newest_step
 
 RAD_DINO, TOWER, RANDOM = "rad-dino", "tower", "random"
@@ -54,7 +54,7 @@ class RadDino:
         self._encoder, self._device = encoder.to(device), device
         self.name, self.width = RAD_DINO, encoder.width
         settings = {"side": encoder.image_size, "mean": encoder.mean_value, "deviation": encoder.deviation_value}
-        self.digest = json_digest({"tensors": _digest(encoder.model.state_dict()), **settings})
+        self.digest = json_digest({"tensors": tensors_digest(encoder.model.state_dict()), **settings})
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "RadDino":
@@ -81,7 +81,7 @@ class Tower:
     def __init__(self, tower: VisionTower, device: torch.device | str = "cpu") -> None:
         self._tower, self._device = tower.to(device).eval(), device
         self.name, self.width = TOWER, tower.config.hidden_size
-        self.digest = json_digest({"tensors": _digest(tower.state_dict()), "config": tower.config.digest()})
+        self.digest = json_digest({"tensors": tensors_digest(tower.state_dict()), "config": tower.config.digest()})
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Tower":
@@ -126,7 +126,7 @@ class RandomConvolutions(nn.Module):
             self._filters.append(torch.randn(after, before, 3, 3, generator=generator) * scale)
             before = after
         filters = {str(index): one for index, one in enumerate(self._filters)}
-        self.digest = json_digest({"tensors": _digest(filters), "side": side})
+        self.digest = json_digest({"tensors": tensors_digest(filters), "side": side})
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Pixels]) -> FeatureMatrix:
@@ -152,13 +152,3 @@ def short_side_crop(image: Pixels, side: int) -> Pixels:
     )
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     return np.asarray(picture)[top : top + side, left : left + side]
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of names, shapes and values."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -57,7 +57,7 @@ def frechet_distance(real_ND: Matrix, generated_MD: Matrix) -> float:
     """Frechet distance of the normal distributions fitted to two sets, with unbiased covariances (Heusel et al. 2017).
 
     The trace of (S1 S2)^1/2 is the sum of the roots of the eigenvalues of F S2 F', where F'F = S1: F is the centred
-    features themselves where these are fewer than D, so that small sets cost little, else the symmetric root of S1.
+    features themselves where these are fewer than D, so that small sets cost little, else a triangular factor.
 
     Raises:
         ConfigError: a set has fewer than two images, or widths differ.
@@ -69,14 +69,12 @@ def frechet_distance(real_ND: Matrix, generated_MD: Matrix) -> float:
     small_ND /= np.sqrt(len(smaller) - 1)
     large_MD /= np.sqrt(len(larger) - 1)
     if len(smaller) <= smaller.shape[1]:
-        root = small_ND
-        # small_ND (large' large) small_ND', without the D x D matrix where both sets are small
-        product = root @ large_MD.T
+        # F S2 F' without the D x D matrix, where both sets are small
+        product = small_ND @ large_MD.T
         spectrum = np.linalg.eigvalsh(product @ product.T)
     else:
-        values, vectors = np.linalg.eigh(small_ND.T @ small_ND)
-        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-        spectrum = np.linalg.eigvalsh(root @ (large_MD.T @ large_MD) @ root)
+        factor_DD = _factor(small_ND.T @ small_ND)
+        spectrum = np.linalg.eigvalsh(factor_DD @ (large_MD.T @ large_MD) @ factor_DD.T)
     spread = sum(float((one * one).sum()) for one in (small_ND, large_MD))
     return float(offset @ offset) + spread - 2 * float(np.sqrt(spectrum.clip(min=0)).sum())
 
@@ -179,6 +177,16 @@ def _chosen(generator: np.random.Generator, total: int, size: int) -> BoolArray:
     mask = np.zeros(total, dtype=bool)
     mask[generator.choice(total, size, replace=False)] = True
     return mask
+
+
+def _factor(covariance_DD: FloatArray) -> Matrix:
+    """Some F with F'F = S."""
+    try:
+        return np.linalg.cholesky(covariance_DD).T
+    except np.linalg.LinAlgError:
+        # features that depend on each other leave no triangular factor
+        values, vectors = np.linalg.eigh(covariance_DD)
+        return (vectors * np.sqrt(values.clip(min=0))).T
 
 
 def _within(matrix_ND: FloatArray, group_GN: BoolArray) -> FloatArray:

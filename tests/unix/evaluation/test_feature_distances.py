@@ -94,6 +94,17 @@ def test_frechet_distance_of_few_images_is_that_of_the_full_matrices(real: int, 
     assert frechet_distance(first, second) == pytest.approx(frechet_distance(second, first), abs=1e-6)
 
 
+def test_features_that_depend_on_each_other_have_a_distance_too() -> None:
+    real, generated = two_sets(0)
+    doubled = [np.hstack([one, one[:, :4], np.zeros((len(one), 2))]) for one in (real, generated)]
+    roots = [np.linalg.eigh(np.cov(one.T)) for one in doubled]
+    first = (roots[0][1] * np.sqrt(roots[0][0].clip(0))) @ roots[0][1].T
+    overlap = np.sqrt(np.linalg.eigvalsh(first @ np.cov(doubled[1].T) @ first).clip(0)).sum()
+    offset = doubled[0].mean(axis=0) - doubled[1].mean(axis=0)
+    expected = offset @ offset + sum(float(np.trace(np.cov(one.T))) for one in doubled) - 2 * overlap
+    assert frechet_distance(*doubled) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_set_against_itself_and_a_moved_copy() -> None:
     real, _ = two_sets(0)
     assert frechet_distance(real, real) == pytest.approx(0, abs=1e-6)

@@ -4,6 +4,7 @@ A large checkpoint never has to be in memory as a whole: a `TensorSource` reads 
 `write_tensors` lets go of each before it asks for the next.
 """
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from unix.errors import WeightsError
 WEIGHT_FILES = ("model.safetensors", "state_dict.safetensors", "pytorch_model.bin")
 """What a folder of weights may hold, the first that is there; else its only file with one of `_SUFFIXES`."""
 
+_WRAPPINGS = ("state_dict", "model_state_dict")
+"""Under what name a training script's checkpoint holds the model's tensors."""
 _SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 _DTYPES = {
     torch.float64: "F64",
@@ -98,6 +101,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], advance: Callable[[
     return 8 + room + offset
 
 
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, types, shapes and values, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -143,8 +156,9 @@ def _pickled(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, lis
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"cannot read the weights {path} without running code from it: {reason}") from error
-    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
-        values = values["state_dict"]
+    for wrapping in _WRAPPINGS:
+        if isinstance(values, dict) and isinstance(values.get(wrapping), dict):
+            values = values[wrapping]
     if not isinstance(values, dict):
         raise WeightsError(f"{path} holds a {type(values).__name__}, not tensors by name")
     tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}

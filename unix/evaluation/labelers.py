@@ -1,0 +1,74 @@
+"""Who reads CheXpert-14 labels out of a text: one labeler for both sides of a comparison, and for every row of a table.
+
+Free of torch; CheXbert is in `unix.evaluation.chexbert`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unix.data.labels import label_report
+from unix.errors import ConfigError
+from unix.records import Labels
+
+
+class Labeler(Protocol):
+    """Labels texts; two with equal names give the same labels."""
+
+    @property
+    def name(self) -> str:
+        """What a table calls it; tells its weights apart where it has any."""
+        ...
+
+    def label(self, texts: Sequence[str]) -> list[Labels]:
+        """All 14 labels of each text; each depends on its own text only."""
+        ...
+
+
+class RuleLabeler:
+    """The project's rules; needs no weights."""
+
+    name = "rules"
+
+    def label(self, texts: Sequence[str]) -> list[Labels]:
+        """All 14 labels of each text."""
+        return [label_report(text) for text in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledReports:
+    """Labels of N reports by one labeler; None where there was no text."""
+
+    labeler: str
+    labels: tuple[Labels | None, ...]
+
+
+def label_reports(labeler: Labeler, texts: Sequence[str], max_characters: int | None = None) -> LabelledReports:
+    """Label reports; a blank one is never shown to the labeler, which would call it No Finding.
+
+    `max_characters` cuts texts as some protocols do, and is told in the labeler's name: what stands behind the cut is
+    lost.
+
+    Raises:
+        ConfigError: one is no text, such as the NaN that a table reader puts for an empty cell.
+    """
+    for text in texts:
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - tables hand over what they like
+            raise ConfigError(f"a report must be text, not {type(text).__name__}; read an empty cell as an empty text")
+    written = [text[:max_characters] for text in texts if text[:max_characters].strip()]
+    found = iter(labeler.label(written))
+    labels = tuple(next(found) if text[:max_characters].strip() else None for text in texts)
+    cut = "" if max_characters is None else f", first {max_characters} characters"
+    return LabelledReports(labeler.name + cut, labels)
+
+
+def same_labeler(*sides: LabelledReports) -> str:
+    """Who labelled all of these.
+
+    Raises:
+        ConfigError: several labelers did; their labels differ in kind, so that their F1 has no common scale.
+    """
+    names = sorted({side.labeler for side in sides})
+    if len(names) != 1:
+        raise ConfigError(f"labels of different labelers have no place in one comparison: {'; '.join(names)}")
+    return names[0]
