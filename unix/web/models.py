@@ -8,12 +8,11 @@ from typing import Any, cast
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
-from unix.errors import UnixError
 from unix.evaluation.charts import HEIGHT, WIDTH, LineChart, line_chart
-from unix.evaluation.runs import read_run
+from unix.evaluation.runs import loss_series
 from unix.registry import models as registry
 from unix.registry.models import State, list_models
-from unix.runs import RunRow, list_runs
+from unix.runs import METRICS_FILE, RunRow, list_runs
 from unix.web.pages import Pages, form_of, session_of
 from unix.web.playground.checkpoints import folder_key
 
@@ -102,11 +101,8 @@ def router(pages: Pages, runs: str) -> APIRouter:
 
 
 def _charts(row: RunRow) -> list[LineChart]:
-    """One chart of losses per part of the run's stage; none where it has no checkpoint yet."""
-    try:
-        losses = read_run(row.folder).losses
-    except (UnixError, OSError, ValueError, KeyError):
-        return []
+    """One chart of losses per part of the run's stage, also while it runs."""
+    losses = loss_series(_json_lines(Path(row.folder, METRICS_FILE)))
     return [line_chart(part or "losses", series) for part, series in losses.items()]
 
 
@@ -130,6 +126,8 @@ def _looks(run: Path) -> list[Look]:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines; a run that is writing may have torn the last one."""
     if not path.is_file():
         return []
-    return [cast(dict[str, Any], json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [cast(dict[str, Any], json.loads(line)) for line in whole.splitlines() if line]

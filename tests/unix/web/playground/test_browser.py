@@ -66,17 +66,25 @@ def test_a_file_that_is_no_picture_is_refused_in_words(site: Site, tmp_path: Pat
     playwright.expect(page.locator("#turn-fault")).to_contain_text("Pick a case", timeout=SOON)
 
 
-def test_two_models_draw_side_by_side(site: Site) -> None:
+def test_findings_are_drawn_and_read_back(site: Site) -> None:
     page = site.open("/playground")
     page.get_by_label("Findings").fill("Large right pleural effusion.")
-    page.get_by_label("Images").fill("1")
+    page.get_by_label("Images").fill("2")
     page.get_by_label("Steps").fill("4")
     page.get_by_label("Pixels").fill("32")
-    page.locator("#draw-against").select_option(index=2)
     page.get_by_role("button", name="Draw").click()
     drawn = card(site)
     playwright.expect(drawn.locator(".drawn img")).to_have_count(2)
     assert drawn.locator("img").evaluate_all("all => all.every(one => one.naturalWidth === 32)")
+    assert all(text.strip() for text in drawn.locator(".report").all_inner_texts())
+
+
+def test_two_models_read_side_by_side(site: Site) -> None:
+    page = site.open("/playground")
+    page.locator(".cases label").nth(1).click()
+    page.locator("#read-against").select_option(index=2)
+    page.get_by_role("button", name="Write a report").click()
+    playwright.expect(card(site).locator("section")).to_have_count(3)
 
 
 def test_a_long_drawing_is_cancelled(site: Site) -> None:
