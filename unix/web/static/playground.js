@@ -48,12 +48,14 @@ function watch() {
     events.onmessage = (event) => {
       const now = document.getElementById(card.id);
       if (now === null) { events.close(); return; }
-      const focused = now.contains(document.activeElement);
-      now.outerHTML = event.data;
-      const next = document.getElementById(card.id);
-      htmx.process(next);
-      if (focused) next.querySelector("button")?.focus();
-      if (!("live" in next.dataset)) events.close();
+      const fresh = new DOMParser().parseFromString(event.data, "text/html").getElementById(card.id);
+      if (now.dataset.state === fresh.dataset.state) { // the button under the pointer stays
+        now.querySelector(".outcome").replaceWith(fresh.querySelector(".outcome"));
+        return;
+      }
+      now.replaceWith(fresh);
+      htmx.process(fresh);
+      if (!("live" in fresh.dataset)) events.close();
     };
   });
 }

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
 ]
-SOON = 60_000
+SOON = 180_000
 """Milliseconds: the model's process imports torch first."""
 
 
