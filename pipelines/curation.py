@@ -35,7 +35,7 @@ def ingest(
     """
     summary = run("ingest", source=source, root=root, store=store, settle=settle, timeout=12 * HOUR)
     if summary.count("new", "changed", "withdrawn"):
-        announce(DATA_LANDED, f"{within}.{source}", summary, root=root, store=store)
+        announce(DATA_LANDED, f"{within}.{source}", summary, source=source, root=root, store=store)
     return summary
 
 

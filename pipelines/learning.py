@@ -1,4 +1,4 @@
-"""Flows from shards to a measured model. Each wraps one command; `retrain` chains them."""
+"""Flows from shards to a measured model. Each wraps one command."""
 
 from pathlib import Path
 from typing import Literal
@@ -50,8 +50,10 @@ def evaluate(
     seed: int | None = None,
     num_steps: int | None = None,
     guidance: float | None = None,
+    test_set: str | None = None,
+    store: str | None = None,
 ) -> CommandSummary:
-    """Measure a checkpoint on the test split.
+    """Measure a checkpoint on the test split, or on a frozen test set.
 
     Args:
         task: `understanding` (reports for images) or `generation` (images for captions).
@@ -62,6 +64,8 @@ def evaluate(
         seed: of the drawn images and the intervals.
         num_steps: Euler steps per drawn image.
         guidance: classifier-free guidance on the caption.
+        test_set: name of a frozen test set, which decides set, release, split and samples.
+        store: URI of the store that keeps the test set; else $UNIX_STORE, else ./store.
     """
     return run(
         f"evaluate {task}",
@@ -72,29 +76,8 @@ def evaluate(
         seed=seed,
         num_steps=num_steps,
         guidance=guidance,
+        test_set=test_set,
+        store=store,
         slot=GPU_SLOT,
         timeout=48 * HOUR,
     )
-
-
-@flow(name="retrain", flow_run_name="retrain {preset}")
-def retrain(
-    checkpoint: str, preset: str, runs: str, shards: str | None = None, settings: list[str] | None = None
-) -> list[CommandSummary]:
-    """Train stages 1, 2 and 3 from a checkpoint and evaluate both tasks.
-
-    A changed understanding branch makes the generation branch stale, so all three stages run. Nothing is promoted: the
-    outcome is the last run's folder and two evaluations. Run again with the same `runs`, it continues where it stopped.
-
-    Args:
-        checkpoint: folder of the weights to start from.
-        preset: `tiny` or `paper`.
-        runs: folder for the runs `stage1`, `stage2` and `stage3`.
-        shards: folder or URI of the shard sets.
-        settings: further settings of every stage, each `a.b=value`.
-    """
-    stages: tuple[Stage, ...] = ("stage1", "stage2", "stage3")
-    for stage in stages:
-        train_stage(stage, preset, f"{runs}/{stage}", shards, checkpoint, settings, resume=True)
-        checkpoint = f"{runs}/{stage}"
-    return [evaluate(task, checkpoint, shards) for task in TASKS]

@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect import allow_failure, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -23,6 +24,7 @@ from pipelines.runtime import FAILED, CommandError, CommandSummary, Option, run_
 DATA_LANDED = "unix.data.landed"
 DATASET_UPDATED = "unix.dataset.updated"
 MODEL_TRAINED = "unix.model.trained"
+MODEL_PROMOTED = "unix.model.promoted"
 
 ENDPOINT_SLOT = "unix-endpoint"
 GPU_SLOT = "unix-gpu"
@@ -105,6 +107,12 @@ def publish_total(name: str, summaries: Sequence[CommandSummary]) -> None:
         table=[{"quantity": quantity, "value": value} for quantity, value in total.items()],
         description=f"{len(summaries)} commands together; each has a table of its own",
     )
+
+
+def publish_sentence(name: str, sentence: str) -> None:
+    """Show why a flow did what it did; a sentence of names and numbers, named `name`."""
+    get_run_logger().info(sentence)
+    create_markdown_artifact(key=f"{name}-reason", markdown=sentence, description=f"why `{name}` did what it did")
 
 
 def announce(event: str, subject: str, summary: CommandSummary, **details: str | int | None) -> None:

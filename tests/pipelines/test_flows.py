@@ -11,7 +11,7 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Failed
 
-from pipelines import curation, learning, steps
+from pipelines import curation, retraining, steps
 from pipelines.deployments import TAG
 from pipelines.runtime import CommandError, CommandSummary
 
@@ -63,7 +63,10 @@ def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, d
         ("drift", (), {"store": "here"}),
     ]
     assert events == [
-        ("unix.data.landed", {"new": 2, "changed": 0, "withdrawn": 0, "root": "source", "store": "here"}),
+        (
+            "unix.data.landed",
+            {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom", "root": "source", "store": "here"},
+        ),
         (
             "unix.dataset.updated",
             {
@@ -143,22 +146,84 @@ def test_nothing_new_is_no_event(
     assert not events
 
 
+PLAN = {
+    "due": True,
+    "reason": "30 new studies",
+    "start": "runs/champion/step-3",
+    "champion": "c1",
+    "champion_checkpoint": "runs/champion/step-3",
+    "run_folder": "runs/retrain/plan",
+    "shards": "shards",
+    "pins": ["releases.a='1'"],
+}
+DECISION = {"outcome": "promoted", "reason": "passed", "model_id": "m1"}
+
+
+@pytest.fixture
+def sentences(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    monkeypatch.setattr(retraining, "publish_sentence", lambda name, sentence: told.append(sentence))
+    return told
+
+
 @on_a_server
-def test_retrain_starts_each_stage_from_the_one_before(calls: list[Call]) -> None:
-    learning.retrain("runs/champion", "tiny", "runs/next", shards="shards")
+def test_retrain_trains_measures_both_and_promotes(
+    calls: list[Call],
+    events: list[tuple[str, dict[str, Any]]],
+    sentences: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes = {"models plan": PLAN, "models decide": DECISION, "train": {"checkpoint": "trained/step-9"}}
+    for command, values in outcomes.items():
+        monkeypatch.setitem(OUTCOMES, command, values)
+    retraining.retrain("tiny", "runs/retrain", store="here", settings=["steps=4"])
     assert [(command, *arguments) for command, arguments, _ in calls] == [
+        ("models plan",),
         ("train", "stage1"),
         ("train", "stage2"),
         ("train", "stage3"),
-        ("evaluate understanding",),
-        ("evaluate generation",),
+        *[("evaluate understanding",), ("evaluate generation",)] * 2,
+        ("models decide", "trained/step-9"),
     ]
-    assert [options.get("from_") for _, _, options in calls[:3]] == [
-        "runs/champion",
-        "runs/next/stage1",
-        "runs/next/stage2",
+    assert [options["from_"] for _, _, options in calls[1:4]] == [
+        "runs/champion/step-3",
+        "trained/step-9",
+        "trained/step-9",
     ]
-    assert {options["checkpoint"] for _, _, options in calls[3:]} == {"runs/next/stage3"}
+    assert calls[1][2]["set"] == [
+        *("run_dir=runs/retrain/plan/stage1", "shards=shards", "releases.a='1'", "steps=4"),
+    ]
+    assert [(options["checkpoint"], options["out"]) for _, _, options in calls[4:8:2]] == [
+        ("trained/step-9", "runs/retrain/plan/candidate/understanding"),
+        ("runs/champion/step-3", "runs/retrain/plan/champion/understanding"),
+    ]
+    assert {options["test_set"] for _, _, options in calls[4:9]} == {"default"}
+    assert calls[8][2]["champion"] == "c1"
+    assert [event for event, _ in events] == [*["unix.model.trained"] * 3, "unix.model.promoted"]
+    assert sentences == ["passed"]
+
+
+@on_a_server
+@pytest.mark.parametrize(
+    ("plan", "decision", "commands"),
+    [({"due": False}, {}, 1), ({"champion": "", "champion_checkpoint": ""}, {"outcome": "refused"}, 7)],
+)
+def test_retrain_does_no_more_than_is_due(
+    plan: dict[str, Any],
+    decision: dict[str, Any],
+    commands: int,
+    calls: list[Call],
+    events: list[tuple[str, dict[str, Any]]],
+    sentences: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(OUTCOMES, "models plan", {**PLAN, **plan})
+    monkeypatch.setitem(OUTCOMES, "models decide", {**DECISION, **decision})
+    monkeypatch.setitem(OUTCOMES, "train", {"checkpoint": "trained/step-9"})
+    retraining.retrain("tiny", "runs/retrain", store="here")
+    assert len(calls) == commands
+    assert "unix.model.promoted" not in [event for event, _ in events]
+    assert len(sentences) == 1
 
 
 @pytest.mark.parametrize(("status", "again"), [(1, True), (2, False), (75, False)])

@@ -25,6 +25,7 @@ for command in (
     planning.plan,
     planning.doctor,
     planning.runs,
+    registry.lineage,
     serving.serve,
 ):
     app.command()(command)

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
-from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, present, write
+from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
 
 models = typer.Typer(help="List trained models; promote one or go back.")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="ID", help="A model's id, or enough of its beginning.")]
+ShardsOption = Annotated[
+    str | None, typer.Option("--shards", metavar="DIR", help="Folder of the sets; default: the store's shards/.")
+]
 _WIDEST = 100
 
 
@@ -79,11 +82,87 @@ def rollback(
 
 
 @models.command()
+def plan(
+    runs: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the runs.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="A setting of every stage; repeat for more.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="CHECKPOINT", help="To start from while there is no champion.")
+    ] = None,
+    min_new_studies: Annotated[int | None, typer.Option(min=1, metavar="N", help="Due from so many on.")] = None,
+    test_set: Annotated[str | None, typer.Option(metavar="NAME", help="Frozen at its first use.")] = None,
+    test_limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many of each task.")] = None,
+    shards: ShardsOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Say whether a retraining is due, and on what."""
+    from unix.registry.retraining import PlanConfig, plan_retraining
+
+    options = given(
+        store=store,
+        shards=shards,
+        runs=runs,
+        preset=preset,
+        settings=tuple(settings) if settings else None,
+        start=start,
+        min_new_studies=min_new_studies,
+        test_set=test_set,
+        test_limit=test_limit,
+    )
+    present(plan_retraining(PlanConfig.build(options)), json)
+
+
+@models.command()
+def decide(
+    candidate: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A run's folder or a step's.")],
+    evaluation: Annotated[str, typer.Option(metavar="DIR", help="Its evaluations: understanding/, generation/.")],
+    champion_evaluation: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The champion's, where there is one.")
+    ] = None,
+    champion: Annotated[
+        str | None, typer.Option(metavar="ID", help="Refuse to decide against another one; '' stands for none.")
+    ] = None,
+    test_set: Annotated[str | None, typer.Option(metavar="NAME", help="Frozen; both were measured on it.")] = None,
+    require_approval: Annotated[bool, typer.Option("--require-approval", help="Promote nothing by itself.")] = False,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Behind the distance: random, rad-dino or tower.")
+    ] = None,
+    encoder_folder: Annotated[str | None, typer.Option(metavar="DIR", help="Its weights.")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", metavar="A=B", help="Change a margin or a floor; repeat for more.")
+    ] = None,
+    shards: ShardsOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Promote a candidate by the written rule, or say why not."""
+    from unix.evaluation.gate import GateRule
+    from unix.registry.decision import DecideConfig
+    from unix.registry.decision import decide as decide_about
+
+    options = given(
+        store=store,
+        shards=shards,
+        candidate=candidate,
+        evaluation=evaluation,
+        champion=champion,
+        champion_evaluation=champion_evaluation,
+        test_set=test_set,
+        require_approval=require_approval,
+        encoder=encoder,
+        encoder_folder=encoder_folder,
+        rule=GateRule.build({}, rule or (), origin="--rule"),
+    )
+    present(decide_about(DecideConfig.build(options)), json)
+
+
+@models.command()
 def freeze(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new test set.")],
-    shards: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
-    ] = None,
+    shards: ShardsOption = None,
     sets: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="One per task; default: those of the largest pictures.")
     ] = None,
@@ -97,6 +176,27 @@ def freeze(
 
     frozen = frozen_set.freeze(Store(store), name, shards or f"{store}/shards", tuple(sets or ()), limit)
     present(frozen.summary(), json)
+
+
+def lineage(
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A model, a release, or a folder: run, step, shard set, evaluation.")
+    ],
+    shards: ShardsOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Print everything that something came from."""
+    from pathlib import Path
+
+    from unix.registry.lineage import lineage as trace_lineage
+    from unix.registry.lineage import tree
+    from unix.store import Store
+
+    node = trace_lineage(Store(store), name, Path(shards) if shards else None)
+    for line in tree(node):
+        typer.echo(line)
+    write(node, json)
 
 
 def _print_table(rows: Sequence[Iterable[str]]) -> None:

@@ -35,7 +35,7 @@ GENERATED, RECONSTRUCTED = "generated", "reconstructed"
 """Folders of the drawings and of the real images through the codec, as `<image_id>.png`."""
 
 _LEAST_IN_PART = 32
-_DECIDING_FILES = (
+DECIDING_FILES = (
     *("model.json", "model.safetensors", "vae.json", "vae.safetensors", "tokenizer.json", "preprocessing.json"),
 )
 
@@ -165,7 +165,7 @@ def _run(config: EvaluateConfig, task: Task, checkpoint: Path, reader: ShardRead
         settings["test_set"] = config.test_set.digest()
     return PredictionRun(
         task=task,
-        weights=digest_of_files(checkpoint, _DECIDING_FILES),
+        weights=digest_of_files(checkpoint, DECIDING_FILES),
         data_set=reader.manifest.set,
         release=reader.manifest.release,
         split=reader.split,

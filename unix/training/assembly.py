@@ -66,7 +66,13 @@ def open_data(config: TrainConfig, split: Split, world: int = 1) -> StageData:
     loader, mixture = config.loader, config.mixture
 
     def reader(name: str, task: Task) -> ShardReader:
-        opened = ShardReader(Path(config.shards) / name, split, on_corrupt=loader.on_corrupt, cache=loader.cache)
+        opened = ShardReader(
+            Path(config.shards) / name,
+            split,
+            release=config.releases.get(name),
+            on_corrupt=loader.on_corrupt,
+            cache=loader.cache,
+        )
         if opened.manifest.task != task:
             raise ConfigError(f"{name} is a set for {opened.manifest.task}; {config.stage} needs one for {task} there")
         return opened
@@ -175,7 +181,8 @@ class StageParts:
         if stage.latents == "shards":
             config = self.config
             folder = Path(config.shards) / f"{config.data_set}-latents"
-            return ShardEncodings(ShardReader(folder, Split.TRAIN, cache=config.loader.cache), images)
+            pinned = config.releases.get(folder.name)
+            return ShardEncodings(ShardReader(folder, Split.TRAIN, release=pinned, cache=config.loader.cache), images)
         return _encodings(codec_moments(self.codec), stage.latents == "memory", images, engine)
 
     def _captions(self, stage: GenerationStageConfig, images: ShardReader) -> RememberedCaptions:

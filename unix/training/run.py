@@ -162,7 +162,7 @@ def _meta(config: TrainConfig, shards_digest: str, parents: tuple[str, ...], not
         loader=None,
         # Where a run lies, how it reads and whether it was interrupted does not change what it is.
         configuration_digest=config.model_copy(
-            update={"resume": False, "run_dir": "", "shards": "", "loader": LoaderConfig()}
+            update={"resume": False, "run_dir": "", "shards": "", "releases": {}, "loader": LoaderConfig()}
         ).digest(),
         architecture_digest=config.model.digest(),
         shards_digest=shards_digest,

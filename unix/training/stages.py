@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from unix.config import Config, read_yaml
 from unix.data.pack import GenerationPacking, UnderstandingPacking
@@ -115,6 +115,8 @@ class TrainConfig(Config):
     checkpoint_every: PositiveInt
     shards: str
     """Folder or object-store URI that holds the shard sets."""
+    releases: dict[str, str] = Field(default={})
+    """Shard set -> release to read, so that all stages of a retraining see the same; else the present one."""
     loader: LoaderConfig = LoaderConfig()
     data_set: str
     """Name of the shard set to train on, such as `generation-256`."""
