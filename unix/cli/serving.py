@@ -19,7 +19,7 @@ def serve(
     runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Serve the web pages: audit what cleaning did, and watch a model read and draw.
+    """Serve the web pages: audits, the playground, models.
 
     Beyond loopback people log in with the token in $UNIX_SERVE_TOKEN; without one, one is made and shown.
     """

@@ -152,8 +152,10 @@ def _to_grayscale(image: Image.Image) -> Image.Image:
         return image if image.mode == "L" else image.convert("L")
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
+    values -= low  # in place: such pictures are large
+    if high > low:
+        values *= 255.0 / (high - low)
+    return Image.fromarray(np.round(values, out=values).astype(np.uint8))
 
 
 def _pad(content: Image.Image, size: int) -> Pixels:

@@ -1,17 +1,26 @@
 """Uploads: what is accepted, and that hostile files are refused with a sentence, in bounded memory and time."""
 
+import contextlib
 import io
+import resource
 import struct
 import zlib
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from unix.errors import ConfigError
 from unix.web.playground import uploads
 from unix.web.playground.uploads import Uploads, decode_upload
 
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
+COMPRESSED = "1.2.840.10008.1.2.4."
 SENTENCES = ("JPEG, PNG or DICOM", "ends before", "larger than any", "too much memory", "is empty", "larger than 32")
 
 
@@ -41,7 +50,35 @@ def test_the_aspect_ratio_is_kept() -> None:
     assert pixels[256].mean() > 190 and pixels[20].max() == 0
 
 
+def png_with(kind: bytes, data: bytes) -> bytes:
+    """A picture with one more chunk before its data."""
+    whole = encoded(grey(64, 64), "PNG")
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return whole[:33] + chunk + whole[33:]
+
+
+def dicom(transfer_syntax: str = ExplicitVRLittleEndian, pixels: bytes = bytes(64 * 64), **fields: Any) -> bytes:
+    """A DICOM file that says what it is told to."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
+    dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.1.1")
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    said = {"Rows": 64, "Columns": 64, "SamplesPerPixel": 1, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    said |= {"PixelRepresentation": 0, "PhotometricInterpretation": "MONOCHROME2", **fields}
+    for name, value in said.items():
+        setattr(dataset, name, value)
+    compressed = transfer_syntax.startswith(COMPRESSED)
+    dataset.PixelData = encapsulate([pixels]) if compressed else pixels
+    dataset["PixelData"].VR = "OB" if compressed or said["BitsAllocated"] == 8 else "OW"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@cache
 def hostile_files() -> dict[str, bytes]:
+    """Files that must be refused, by what is wrong with them."""
     jpeg, png = encoded(grey(64, 64), "JPEG"), encoded(grey(64, 64), "PNG")
     lying_jpeg = bytearray(jpeg)
     frame = jpeg.index(b"\xff\xc0")
@@ -65,15 +102,53 @@ def hostile_files() -> dict[str, bytes]:
         "jpeg of 65,500": bytes(lying_jpeg),
         "dicom mark on nothing": bytes(128) + b"DICM",
         "dicom mark on noise": bytes(128) + b"DICM" + bytes(range(256)) * 20,
+        "dicom of 65,000": dicom(Rows=65000, Columns=65000),
+        "dicom of a million frames": dicom(NumberOfFrames=1_000_000),
+        "dicom in colour": dicom(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0),
+        "dicom shorter than its pixels": dicom(pixels=bytes(100)),
+        "dicom in JPEG 2000 without a stream": dicom(JPEG_2000, pixels=bytes(40)),
+        "dicom in a syntax of nobody's": dicom(JPEG_2000, pixels=bytes(40)).replace(
+            JPEG_2000.encode(), b"1.2.840.10008.1.2.4.09"
+        ),
+        "truncated dicom": dicom()[:400],
+        "png whose comment is a bomb": png_with(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)),
+    }
+
+
+@cache
+def odd_files() -> dict[str, bytes]:
+    """Files that are radiographs all the same, whatever else they are or claim."""
+    deep = np.zeros((4_400, 4_500), np.uint16)
+    deep[1_000:3_000, 1_000:3_000] = 60_000
+    return {
+        "picture and archive in one": encoded(grey(64, 64), "JPEG") + b"PK\x05\x06" + bytes(18),
+        "as large as they come, 16 bit": encoded(deep, "PNG"),
+        "four colours": encoded(np.zeros((64, 64, 4), np.uint8), "PNG"),
+        "dicom of 64-bit numbers": dicom(BitsAllocated=64, BitsStored=64, HighBit=63, pixels=bytes(64 * 64 * 8)),
+        "progressive": encoded(grey(2_000, 2_000), "JPEG", progressive=True),
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(hostile_files()))
-def test_hostile_files_are_refused_with_a_sentence(name: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        decode_upload(hostile_files()[name])
-    assert any(part in str(refusal.value) for part in SENTENCES)
+def test_hostile_files_are_refused_with_a_sentence() -> None:
+    for name, data in hostile_files().items():
+        with pytest.raises(ConfigError) as refusal:
+            decode_upload(data)
+        assert any(part in str(refusal.value) for part in SENTENCES), name
+
+
+@pytest.mark.slow
+def test_odd_files_are_read_all_the_same() -> None:
+    for name, data in odd_files().items():
+        assert decode_upload(data).shape == (512, 512), name
+
+
+@pytest.mark.slow
+def test_no_upload_takes_more_than_500_megabytes() -> None:
+    for data in (*hostile_files().values(), *odd_files().values()):
+        with contextlib.suppress(ConfigError):
+            decode_upload(data)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 500_000, "KB, of the largest child so far"
 
 
 def test_one_hostile_file_is_refused_with_a_sentence() -> None:
