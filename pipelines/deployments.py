@@ -18,9 +18,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 
-from pipelines.server import await_api
+from pipelines.server import SECONDS_FOR_THE_SERVER, api_url, await_api
 from unix.errors import ConfigError, UnixError
 from unix.store import Store
 
@@ -35,7 +34,6 @@ NOTIFY_VARIABLE = "UNIX_NOTIFY_URL"
 
 _BLOCK = "failures"
 _BLOCK_TYPES = ("custom-webhook", "slack-webhook", "ms-teams-webhook", "discord-webhook", "mattermost-webhook")
-_SECONDS_FOR_THE_SERVER = 300
 
 
 def deploy(folder: Path) -> str:
@@ -46,7 +44,7 @@ def deploy(folder: Path) -> str:
         UnixError: the server cannot be reached, or a deployment failed.
     """
     project = _read(folder / "prefect.yaml")
-    await_api(_api_url(), _SECONDS_FOR_THE_SERVER)
+    await_api(api_url(), SECONDS_FOR_THE_SERVER)
     with get_client(sync_client=True) as client:
         pool = project["definitions"]["work_pool"]["name"]
         try:
@@ -74,13 +72,6 @@ def _read(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error!s:.300}") from error
-
-
-def _api_url() -> str:
-    url = get_current_settings().api.url
-    if url is None:
-        raise ConfigError("no Prefect server is named: run this in the checkout, whose prefect.toml names one")
-    return url
 
 
 def _prefect(folder: Path, *words: str) -> None:
@@ -165,7 +156,7 @@ def _content(automation: AutomationCore | Automation) -> dict[str, Any]:
 def main() -> int:
     """Deploy the current folder and say so; 0, or the fault's status."""
     try:
-        sys.stdout.write(f"{deploy(Path.cwd())}\nPrefect: {_api_url().removesuffix('/api')}\n")
+        sys.stdout.write(f"{deploy(Path.cwd())}\nPrefect: {api_url().removesuffix('/api')}\n")
     except UnixError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -1,6 +1,6 @@
-"""A temporary Prefect API on loopback, for one process and never longer than it.
+"""Prefect's API: the one that this folder's settings name, or a temporary one for one process and never longer than it.
 
-Prefect starts such a server by itself where none is configured, but leaves it running when its owner is killed.
+Prefect starts a temporary server by itself where none is configured, but leaves it running when its owner is killed.
 """
 
 import socket
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 
-from unix.errors import UnixError
+from unix.errors import ConfigError, UnixError
 from unix.parent import parent_environment, stop_with_parent
 
 LOOPBACK = "127.0.0.1"
-_SECONDS_TO_START = 300
+SECONDS_FOR_THE_SERVER = 300.0
 _SECONDS_TO_STOP = 10
 
 
@@ -41,7 +41,7 @@ def temporary_api(home: Path) -> Generator[str]:
     try:
         url = f"http://{LOOPBACK}:{port}/api"
         try:
-            await_api(url, _SECONDS_TO_START, alive=lambda: server.poll() is None)
+            await_api(url, SECONDS_FOR_THE_SERVER, alive=lambda: server.poll() is None)
         except UnixError as error:
             raise UnixError(f"the temporary Prefect server at {url} did not start; its log is {log}") from error
         yield url
@@ -52,6 +52,20 @@ def temporary_api(home: Path) -> Generator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def api_url() -> str:
+    """The address of the API that Prefect's settings name.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        raise ConfigError("no Prefect server is named: run this in the checkout, whose prefect.toml names one")
+    return url
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Prefect's worker, which ends when it no longer asks for work: `python -m pipelines.worker`.
+"""Prefect's worker, which waits for its server and ends when it no longer asks for work: `python -m pipelines.worker`.
 
 A worker whose server is away for minutes gives up asking, and its process stays (Prefect 3.8; its own health check then
 says 503). Ended, it is started again by what supervises it.
@@ -13,6 +13,9 @@ import time
 
 import httpx
 from prefect.settings import get_current_settings
+
+from pipelines.server import SECONDS_FOR_THE_SERVER, api_url, await_api
+from unix.errors import UnixError
 
 POOL = "unix"
 _SECONDS_BETWEEN_LOOKS = 10.0
@@ -36,6 +39,10 @@ def end_when_it_gave_up(url: str) -> None:
 
 
 if __name__ == "__main__":
+    try:
+        await_api(api_url(), SECONDS_FOR_THE_SERVER)
+    except UnixError as error:
+        sys.exit(f"error: {error}")
     webserver = get_current_settings().worker.webserver
     health = f"http://{webserver.host}:{webserver.port}/health"
     threading.Thread(target=end_when_it_gave_up, args=(health,), daemon=True).start()

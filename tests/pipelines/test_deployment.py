@@ -31,7 +31,7 @@ STUDIES = 60
 @contextlib.contextmanager
 def background(*command: str, log: Path, environment: dict[str, str], cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is stopped at the end, its output in a file."""
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd)
         try:
             yield process
