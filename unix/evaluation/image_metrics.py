@@ -56,7 +56,7 @@ class DistanceFloor(Config):
     """Distances between real and other patients' real images, and between real and drawn ones, at one size."""
 
     n: int
-    """Images per side; of the smaller side, where a patient has several."""
+    """Images on either side of all four."""
     real_frechet_distance: float
     real_kernel_distance: float
     drawn_frechet_distance: float
@@ -128,12 +128,12 @@ def distance_floor(
 ) -> DistanceFloor | None:
     """How far apart real images are from real images of other patients, at the size of the comparison that it judges.
 
-    With `other_real`, a seeded sample of it as large as `drawn` stands against `real`. Else the patients of `real` fall
-    into two seeded halves, one half's real images stand against the other half's, and the drawn images of that other
-    half give the score to hold against it. None where a side has fewer than two images.
+    With `other_real`, images of it stand against `real`. Else the patients of `real` fall into two seeded halves, one
+    half's real images stand against the other half's, and the drawn images of that other half give the score to hold
+    against it. Seeded samples make all sides as large as the smallest; None where that is fewer than two images.
 
     Raises:
-        ConfigError: `other_real` shares patients with `real`, has fewer images than `drawn`, or another encoder.
+        ConfigError: `other_real` shares patients with `real`, is smaller than both sets, or has another encoder.
     """
     if other_real is None:
         first = _half(real.patients, seed)
@@ -142,17 +142,17 @@ def distance_floor(
         against, one, drawn = real.rows(~first), real.rows(first), drawn.rows(drawn_second)
     else:
         same_encoder(real.features, other_real.features)
-        shared = len(set(real.patients) & set(other_real.patients))
-        if shared or len(other_real) < len(drawn):
+        shared, wanted = len(set(real.patients) & set(other_real.patients)), min(len(real), len(drawn))
+        if shared or len(other_real) < wanted:
             raise ConfigError(
-                f"a floor needs as many real images of other patients as were drawn ({len(drawn)}): "
-                f"there are {len(other_real)}, and {shared} patients are in both sets"
+                f"a floor needs {wanted} real images of other patients: there are {len(other_real)}, and {shared} "
+                "patients are in both sets"
             )
-        chosen = np.random.default_rng(seed).choice(len(other_real), len(drawn), replace=False)
-        against, one = other_real.rows(np.sort(chosen)), real
+        against, one = other_real, real
     n = min(map(len, (one, against, drawn)))
     if n < 2:
         return None
+    one, against, drawn = (_sample(side, n, seed) for side in (one, against, drawn))
     return DistanceFloor(
         n=n,
         real_frechet_distance=frechet_distance(one.matrix, against.matrix),
@@ -215,6 +215,11 @@ def _distances(real: ImageSet, drawn: ImageSet, floor: DistanceFloor | None, see
 
 def _diversity(real: ImageSet, drawn: ImageSet, real_GN: BoolArray, drawn_GM: BoolArray) -> NDArray[np.float64]:
     return mean_pairwise_distances(drawn.matrix, drawn_GM) / mean_pairwise_distances(real.matrix, real_GN)
+
+
+def _sample(images: ImageSet, size: int, seed: int) -> ImageSet:
+    chosen = np.random.default_rng(seed).choice(len(images), size, replace=False)
+    return images.rows(np.sort(chosen))
 
 
 def _all(images: ImageSet) -> BoolArray:

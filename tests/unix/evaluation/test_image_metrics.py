@@ -67,6 +67,18 @@ def test_no_patient_stands_on_both_sides_of_a_floor(monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_all_sides_of_a_floor_are_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "unix.evaluation.image_metrics.frechet_distance", lambda one, two: sizes.append((len(one), len(two))) or 0.0
+    )
+    # most drawings are of patients without a real image here, as in a rare class
+    floor = distance_floor(images(60, 0), images(200, 1))
+    assert floor is not None
+    assert sizes == [(30, 30), (30, 30)]
+    assert floor.n == 30
+
+
 def test_a_floor_at_full_size_from_other_patients() -> None:
     real, drawn, other = images(200, 0), images(200, 1), images(300, 2, first_patient=1000)
     floor = distance_floor(real, drawn, other_real=other)
@@ -76,7 +88,7 @@ def test_a_floor_at_full_size_from_other_patients() -> None:
     assert distance_floor(real, drawn, other_real=other) == floor
     with pytest.raises(ConfigError, match="100 patients are in both sets"):
         distance_floor(real, drawn, other_real=images(300, 2))
-    with pytest.raises(ConfigError, match="there are 100"):
+    with pytest.raises(ConfigError, match="there are 100, and 0"):
         distance_floor(real, drawn, other_real=images(100, 2, first_patient=1000))
 
 
