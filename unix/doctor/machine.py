@@ -106,7 +106,7 @@ def check_devices(stages: "list[TrainConfig]") -> Iterator[Check]:
 
 
 def check_memory(stages: "list[TrainConfig]") -> Iterator[Check]:
-    """Cores, and the memory that loading and saving take: every rank reads the model whole before it is spread."""
+    """Cores, and the memory that loading and saving take."""
     cores = len(os.sched_getaffinity(0))
     yield Check(name="cores", state="ok", found=f"{cores} for this process")
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -116,14 +116,21 @@ def check_memory(stages: "list[TrainConfig]") -> Iterator[Check]:
     import torch
 
     ranks = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 1
-    model = FLOAT32 * max(count_parameters(stage)[0] for stage in stages)
-    need = model * (ranks + 1)
+    need = max(_host_bytes(stage, ranks) for stage in stages)
     yield Check(
         name="memory",
         state="ok" if need < 0.9 * have else "warning",
         found=f"{have / GIB:.0f} GiB; loading on {ranks} ranks and saving on one take about {need / GIB:.3g}",
         remedy="" if need < 0.9 * have else "use a machine with more memory, or fewer ranks on each",
     )
+
+
+def _host_bytes(stage: "TrainConfig", ranks: int) -> float:
+    """A checkpoint's copy, its model whole on one rank; where nothing is sharded, each rank's model as it is read."""
+    everything, trained = count_parameters(stage)
+    copies = 3 + (stage.optimizer.average_decay is not None)
+    loading = 0 if stage.engine.sharding == "full" else ranks * everything
+    return FLOAT32 * (everything + copies * trained + loading)
 
 
 def count_parameters(stage: "TrainConfig") -> tuple[int, int]:
@@ -137,4 +144,6 @@ def count_parameters(stage: "TrainConfig") -> tuple[int, int]:
         model = DualBranch(stage.model)
     reads = stage.stage in (Stage.WARM_START, Stage.UNDERSTANDING)
     trained = model.understanding_parameters() if reads else model.generation_parameters()
+    if stage.generation is not None and not stage.generation.freeze_understanding:
+        trained = model.named_parameters()
     return sum(value.numel() for value in model.parameters()), sum(value.numel() for _, value in trained)

@@ -10,10 +10,9 @@ from unix.data.pack import UnderstandingPacking
 from unix.data.stream import SampleSource, ShardReader
 from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError
-from unix.model.alignment import AlignmentProjector, RadDinoEncoder, TowerEncoder
+from unix.model.alignment import AlignmentEncoder, AlignmentProjector, RadDinoEncoder, TowerEncoder
 from unix.model.dual_branch import DualBranch
 from unix.model.latent import ImageCodec
-from unix.model.vision import VisionTower
 from unix.records import Split, Task
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
@@ -31,6 +30,7 @@ from unix.training.engine import Engine
 from unix.training.loop import Objective
 from unix.training.objectives import GenerationObjective, JointObjective, UnderstandingObjective
 from unix.training.stages import GenerationStageConfig, Stage, TrainConfig
+from unix.training.streamed import load_tower
 from unix.training.validation import Show, Validation, show_images, show_reports
 
 logger = logging.getLogger(__name__)
@@ -113,19 +113,19 @@ class StageParts:
     tokenizer: Tokenizer
     packing: UnderstandingPacking
 
-    def training(self, data: StageData, tower: VisionTower, engine: Engine) -> tuple[Objective, tuple[str, ...]]:
+    def training(self, data: StageData, start: Path, engine: Engine) -> tuple[Objective, tuple[str, ...]]:
         """What the stage trains, and a note on each network that it was aligned with.
 
         Args:
             data: the training split.
-            tower: the vision tower as it was before this stage.
+            start: the checkpoint that the stage starts from.
             engine: where the frozen networks compute.
         """
         if data.generation is None:
             return self._objective(data, None, None, None), ()
         stage = self.config.generation or GenerationStageConfig()
         self.codec.to(engine.device)
-        alignment, notes = self._alignment(stage, tower, data.generation, engine)
+        alignment, notes = self._alignment(stage, start, data.generation, engine)
         latents = LatentSource(self._moments(stage, data.generation, engine), self.codec, self.config.seed)
         captions = self._captions(stage, data.generation) if stage.remember_captions else None
         return self._objective(data, latents, alignment, captions), notes
@@ -191,7 +191,7 @@ class StageParts:
         return RememberedCaptions(self.model, ((self.tokenizer.bos, *row, self.tokenizer.eos) for row in ids))
 
     def _alignment(
-        self, stage: GenerationStageConfig, tower: VisionTower, images: ShardReader, engine: Engine
+        self, stage: GenerationStageConfig, start: Path, images: ShardReader, engine: Engine
     ) -> tuple[Alignment | None, tuple[str, ...]]:
         """REPA as configured, and a note that says what its encoder is."""
         wanted, decoder = stage.alignment, self.model.config.decoder
@@ -199,7 +199,13 @@ class StageParts:
             return None, ()
         if wanted.layer > decoder.num_layers:
             raise ConfigError(f"alignment.layer {wanted.layer} is past the decoder's {decoder.num_layers} layers")
-        encoder = TowerEncoder(tower) if wanted.encoder == "vision-tower" else RadDinoEncoder.load(Path(wanted.encoder))
+        if wanted.encoder == "vision-tower":
+            # a sharded tower computes nothing by itself, and one in training is no fixed target
+            own = stage.freeze_understanding and not engine.is_sharded
+            tower = self.model.vision if own else load_tower(self.model.config, start / "model.safetensors")
+            encoder: AlignmentEncoder = TowerEncoder(tower)
+        else:
+            encoder = RadDinoEncoder.load(Path(wanted.encoder))
         encoder.to(engine.device)
         projector = AlignmentProjector.build(
             decoder.hidden_size, wanted.projector_width, encoder.width, self.config.seed

@@ -1,5 +1,6 @@
 """Where the ranks of a run meet: sums of counts and gradients, who writes. One process is a world of one."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,14 +10,20 @@ from typing import Any, Literal, Self, TypeVar
 
 import torch
 import torch.distributed as dist
+from pydantic import PositiveFloat, TypeAdapter
 from torch import Tensor, nn
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]: "not exported", yet documented
 from torch.distributed.tensor import DTensor
 
 from unix.config import Config
-from unix.model.dual_branch import DualBranch
+from unix.errors import ConfigError
+from unix.model.dual_branch import DualBranch, ModelConfig
+from unix.model.weights.native import load_model, read_config
 from unix.training import sharding
+from unix.training.background import staged
 from unix.training.checkpoint import load_state, save_state
+from unix.training.rates import matmul_rate, memory_in_use
+from unix.training.streamed import load_onto_shards
 
 Item = TypeVar("Item")
 
@@ -32,6 +39,9 @@ class EngineConfig(Config):
     """With `full` sharding, keep what is spread in host memory."""
     recompute_layers: bool = False
     """Run each decoder layer again in the backward pass rather than keep its activations: less memory, more time."""
+    peak_tflops: PositiveFloat | None = None
+    """Peak of one device in `precision`, 10^12 operations a second, for `model_flops_utilisation` in the metrics; None
+    measures large matrix products once."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Engine:
     def __init__(self, place: Place, config: EngineConfig | None = None) -> None:
         self._place, self._config = place, config or EngineConfig()
         self.rank, self.world = place.rank, place.world
+        self._writers: dist.ProcessGroup | None = None
         self.device = torch.device("cuda", place.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     def __enter__(self) -> Self:
@@ -77,7 +88,15 @@ class Engine:
                 rank=self.rank,
                 world_size=self.world,
             )
+            # what is written in the background must not meet the training's messages, and wants no GPU
+            self._writers = self._gloo_group() if self.is_sharded else None
         return self
+
+    def _gloo_group(self) -> dist.ProcessGroup:
+        group = dist.new_group(backend="gloo")
+        if not isinstance(group, dist.ProcessGroup):
+            raise ConfigError("this process is not among the ranks that it was started with")
+        return group
 
     def __exit__(self, *_: object) -> None:
         if dist.is_initialized():
@@ -88,13 +107,29 @@ class Engine:
         """Whether the model is spread over the ranks."""
         return self._config.sharding == "full"
 
-    def prepare(self, model: DualBranch) -> None:
-        """Put the model, alike on every rank, where this engine wants it; before an optimizer sees its parameters."""
-        model.to(self.device)
-        model.recompute_layers = self._config.recompute_layers
+    def load(self, folder: Path, config: ModelConfig) -> DualBranch:
+        """The model in a checkpoint's folder, on this rank's device or spread over all of them.
+
+        Raises:
+            ConfigError: the folder holds another architecture than `config`.
+            WeightsError: its weights are missing, damaged or do not fit.
+        """
+        held = read_config(folder / "model.json", TypeAdapter(ModelConfig))
+        if held != config:
+            raise ConfigError(
+                f"{folder} holds another architecture than the one configured; use the preset it came from"
+            )
         if self.is_sharded:
-            precision = getattr(torch, self._config.precision)
-            sharding.shard(model, self.world, self.device, precision, self._config.cpu_offload)
+            place = torch.device("cpu") if self._config.cpu_offload else self.device
+            model = load_onto_shards(config, folder / "model.safetensors", place, self._spread)
+        else:
+            model = load_model(folder)[0].to(self.device)
+        model.recompute_layers = self._config.recompute_layers
+        return model
+
+    def _spread(self, model: DualBranch) -> None:
+        precision = getattr(torch, self._config.precision)
+        sharding.shard(model, self.world, self.device, precision, self._config.cpu_offload)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Compute in the configured precision while open; a sharded model does so by itself."""
@@ -102,14 +137,20 @@ class Engine:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def whole_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a checkpoint publishes, whole and on the CPU; ranks that do not write get nothing. Every rank calls."""
-        return sharding.gather(tensors, self.is_main)
+    def stage(self, state: dict[str, Any], model: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Copies in host memory of a checkpoint's two sides, the model's whole. Every rank calls.
+
+        A rank gets what it will write: its part of a sharded state; state and model as a whole on the main one only.
+        """
+        if self.is_sharded:
+            return staged(state), sharding.gather(model, self.is_main)
+        both = staged({"state": state, "model": model}) if self.is_main else {"state": {}, "model": {}}
+        return both["state"], both["model"]
 
     def save_state(self, folder: Path, state: dict[str, Any]) -> None:
-        """Write the optimizer's side of a checkpoint. Every rank calls."""
+        """Write the optimizer's side of a checkpoint as `stage` gave it, in any thread. Every writing rank calls."""
         if self.is_sharded:
-            sharding.save_sharded(folder, state)
+            sharding.save_sharded(folder, state, self._writers)
         elif self.is_main:
             save_state(folder, state)
 
@@ -122,8 +163,24 @@ class Engine:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes checkpoints and metrics."""
+        """Whether this rank writes the model, its meta data and the metrics."""
         return self.rank == 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this rank writes any part of a checkpoint."""
+        return self.is_main or self.is_sharded
+
+    @functools.cached_property
+    def peak_flops(self) -> float:
+        """FLOP/s of all ranks' devices at most, as configured or else as this rank's device multiplies matrices."""
+        given = self._config.peak_tflops
+        precision = getattr(torch, self._config.precision)
+        return self.world * (matmul_rate(self.device, precision) if given is None else given * 1e12)
+
+    def memory_gb(self) -> float:
+        """GiB that this rank takes: the most so far on its GPU, or what its process holds."""
+        return memory_in_use(self.device) / 2**30
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This rank's part of the global batch."""

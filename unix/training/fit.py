@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unix.data.stream import LoaderState, Sample, SampleSource, stream
 from unix.errors import ConfigError
+from unix.training.background import BackgroundWriter
 from unix.training.checkpoint import (
     Meta,
     RetentionConfig,
@@ -22,7 +23,7 @@ from unix.training.checkpoint import (
 )
 from unix.training.engine import Engine
 from unix.training.incidents import IncidentConfig, Incidents
-from unix.training.loop import Objective, Position, run_steps
+from unix.training.loop import Objective, Position, StopSignal, run_steps
 from unix.training.metrics import MetricsFile
 from unix.training.optim import Optimizer, OptimizerConfig
 from unix.training.validation import Validation
@@ -49,6 +50,8 @@ class Fit:
     write_model: Callable[[Path, Mapping[str, Tensor]], None]
     """Writes the model's side of a checkpoint: the published tensors, tokenizer, preprocessing."""
     incidents: IncidentConfig = dataclasses.field(default_factory=IncidentConfig)
+    tensorboard: bool = False
+    """Whether the metrics go to TensorBoard as well."""
     validation: Validation | None = None
     retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
 
@@ -62,32 +65,39 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
         ConfigError: the folder holds a run already and `resume` is off, or the batch does not divide over the ranks.
         ResumeError: the checkpoint to resume from belongs to another run, or is damaged.
         Interrupted: on SIGTERM or SIGINT, after saving.
+        UnixError: a checkpoint could not be written, or too many steps in a row were not finite.
     """
     optimizer = Optimizer(objective.parameters(), run.optimizer, run.meta.steps)
     position = _resume(run, optimizer, engine) if run.resume else Position(0, None)
     if not run.resume and newest_checkpoint(run.run_dir) is not None:
         raise ConfigError(f"{run.run_dir} holds a run already; continue it with --resume or give another run_dir")
 
+    writer = BackgroundWriter()
+
     def save(at: Position) -> None:
         loader = None if at.loader is None else dataclasses.asdict(at.loader)
         meta = run.meta.model_copy(update={"step": at.step, "loader": loader})
-
-        def write(folder: Path) -> None:
-            engine.save_state(folder, optimizer.state())
-            with optimizer.published():  # on the CPU the gathered tensors are the model's own: write them in here
-                tensors = engine.whole_tensors(run.module.state_dict())
-                if engine.is_main:
-                    run.write_model(folder, tensors)
-
+        writer.wait()
         if engine.is_main:
             discard_partial(run.run_dir, at.step)
         engine.barrier()
-        publish(run.run_dir, meta, write, engine.is_main)
-        if engine.is_main:
-            prune(run.run_dir, run.retention)
-        engine.barrier()
+        state, tensors = engine.stage(optimizer.state(), optimizer.publish(run.module.state_dict()))
+
+        def write(folder: Path) -> None:
+            engine.save_state(folder, state)
+            if engine.is_main:
+                run.write_model(folder, tensors)
+
+        def save_aside() -> None:
+            publish(run.run_dir, meta, write, engine.is_main)
+            if engine.is_main:
+                prune(run.run_dir, run.retention)
+
+        if engine.writes:
+            writer.start(save_aside)
 
     def look(step: int) -> dict[str, float]:
+        writer.check()  # a disk that is full now must not go unnoticed until the next checkpoint
         if run.validation is None or not run.validation.is_due(step):
             return {}
         with optimizer.published():
@@ -107,13 +117,15 @@ def fit(objective: Objective, run: Fit, engine: Engine) -> Path:
             save=save,
             checkpoint_every=run.checkpoint_every,
             label=run.meta.stage,
+            stop=stop,
         )
 
-    if engine.is_main:
-        with MetricsFile(run.run_dir, position.step) as metrics:
-            run_loop(metrics)
-    else:
-        run_loop(None)
+    with StopSignal() as stop, writer:
+        if engine.is_main:
+            with MetricsFile(run.run_dir, position.step, run.tensorboard) as metrics:
+                run_loop(metrics)
+        else:
+            run_loop(None)
     optimizer.settle()
     return step_folder(run.run_dir, run.meta.steps)
 

@@ -45,6 +45,8 @@ class MicroBatch(NamedTuple):
     """Positions the decoder runs over, for the throughput figure."""
     task: Task = Task.UNDERSTANDING
     """The branch whose loss it bears: each is divided by its own count."""
+    num_flops: float = 0.0
+    """What its mathematics needs; 0 where that is not counted."""
 
 
 class Objective(Protocol):
@@ -112,26 +114,30 @@ def run_steps(
     save: Callable[[Position], None],
     checkpoint_every: int,
     label: str,
+    stop: StopSignal,
 ) -> Position:
-    """Train until `steps`; saves every `checkpoint_every` steps and at the end.
+    """Train until `steps`, or until `stop` is raised; saves every `checkpoint_every` steps and at the end.
 
     `look` is asked after every step for what else its row of the metrics shall hold. A step whose loss or gradient is
     not finite counts, but changes no weight.
 
     Raises:
-        Interrupted: on SIGTERM or SIGINT, after saving.
+        Interrupted: on `stop`, after saving.
         UnixError: too many steps in a row were not finite.
     """
     watched = Progress(label, steps - position.step) if engine.is_main else nullcontext()
-    with StopSignal() as stop, watched as progress:
+    with watched as progress:
         while position.step < steps:
             started = time.perf_counter()
             samples, loader = next(stream)
             micro_batches = objective.pack(samples, position.step)
             waited = time.perf_counter() - started
 
-            targets, tokens = count_targets(micro_batches), sum(item.num_tokens for item in micro_batches)
-            num_tokens, stopping, *counts = engine.sum_numbers([tokens, float(stop.raised), *targets.values()])
+            targets = count_targets(micro_batches)
+            tokens = sum(item.num_tokens for item in micro_batches)
+            flops = sum(item.num_flops for item in micro_batches)
+            sums = engine.sum_numbers([tokens, flops, float(stop.raised), *targets.values()])
+            num_tokens, num_flops, stopping, *counts = sums
             num_targets = dict(zip(targets, counts, strict=True))
             terms: dict[str, float] = {}
             for item in micro_batches:
@@ -152,6 +158,9 @@ def run_steps(
                 "learning_rate": learning_rate,
                 "tokens_per_second": num_tokens / seconds,
                 "data_wait_seconds": waited,
+                "seconds": seconds,
+                "memory_gb": engine.memory_gb(),
+                **({"model_flops_utilisation": num_flops / seconds / engine.peak_flops} if num_flops else {}),
                 **look(position.step),
             }
             if metrics is not None:

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from unix.training.tensorboard import TensorBoard
+
 FILE_NAME = "metrics.jsonl"
+MACHINE_COLUMNS = frozenset(
+    {"tokens_per_second", "data_wait_seconds", "seconds", "memory_gb", "model_flops_utilisation"}
+)
+"""What tells of the machine, not of the training: all else is the same in a run that was resumed."""
 
 
 class MetricsFile:
-    """Appends rows; opening it drops every row past `step`, so that a resumed run has each step once."""
+    """Appends rows; opening it drops every row past `step`, so that a resumed run has each step once.
 
-    def __init__(self, run_dir: str | Path, step: int) -> None:
+    With `tensorboard`, every row goes there as well.
+    """
+
+    def __init__(self, run_dir: str | Path, step: int, tensorboard: bool = False) -> None:
         path = Path(run_dir) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step else []
@@ -20,12 +29,15 @@ class MetricsFile:
         aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         aside.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._tensorboard = TensorBoard(Path(run_dir), step) if tensorboard else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append the row of optimizer step `step` (counted from 1); a number that is not finite becomes null."""
@@ -34,6 +46,8 @@ class MetricsFile:
             for name, value in values.items()
         }
         self._file.write(json.dumps({"step": step, **row}) + "\n")
+        if self._tensorboard is not None:
+            self._tensorboard.write(step, values)
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:

@@ -14,6 +14,7 @@ from unix.records import Task, join_report
 from unix.training.alignment import Alignment
 from unix.training.captions import RememberedCaptions
 from unix.training.encodings import LatentSource
+from unix.training.flops import generation_flops, understanding_flops
 from unix.training.loop import MicroBatch
 from unix.training.losses import GenerationLosses, UnderstandingLosses, generation_losses, understanding_losses
 
@@ -57,8 +58,10 @@ class UnderstandingObjective:
             texts = [reports[sample.image_id] for sample in group]
             batch = pack_understanding(group, texts, self._tokenizer, self._packing, seed=self._seed, step=step)
             num_targets = int((batch.target_ids_BL != IGNORED).sum())
-            num_image = self._model.config.vision.num_tokens + 2
-            packed.append(MicroBatch(batch, num_targets, int(batch.text_length_B.sum()) + num_image * len(group)))
+            lengths = batch.text_length_B.tolist()
+            num_tokens = sum(lengths) + (self._model.config.vision.num_tokens + 2) * len(group)
+            flops = understanding_flops(self._model.config, lengths, num_targets)
+            packed.append(MicroBatch(batch, num_targets, num_tokens, num_flops=flops))
         return packed
 
     def losses(self, batch: UnderstandingBatch, num_targets: float) -> UnderstandingLosses:
@@ -113,9 +116,16 @@ class GenerationObjective:
                 step=step,
                 alignment_BTE=None if self._alignment is None else self._alignment.features(group),
             )
-            num_latents = batch.latent_BChw[:, 0].numel() + 2 * len(group)
-            num_tokens = int(batch.caption_length_B.sum()) + num_latents
-            packed.append(MicroBatch(batch, len(group), num_tokens, Task.GENERATION))
+            lengths, num_latents = batch.caption_length_B.tolist(), batch.latent_BChw[0, 0].numel()
+            num_tokens = sum(lengths) + (num_latents + 2) * len(group)
+            flops = generation_flops(
+                self._model.config,
+                lengths,
+                num_latents,
+                frozen=self._freeze_understanding,
+                remembered=self._captions is not None,
+            )
+            packed.append(MicroBatch(batch, len(group), num_tokens, Task.GENERATION, flops))
         return packed
 
     def losses(self, batch: GenerationBatch, num_targets: float) -> GenerationLosses:

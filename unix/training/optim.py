@@ -92,6 +92,10 @@ class Optimizer:
         finally:
             self._write(raw)
 
+    def publish(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A model's tensors as a checkpoint publishes them: with the moving average in place of what it averages."""
+        return {name: self._average.get(name, value) for name, value in tensors.items()}
+
     def settle(self) -> None:
         """Put what a checkpoint publishes into the parameters for good: the run is over."""
         self._write(self._average)

@@ -124,14 +124,14 @@ def plan(config: PlanConfig) -> PlanSummary:
 
 
 class _Traced:
-    """What one micro-batch came to."""
+    """What one micro-batch came to; of the joint stage, a mean of its two kinds, and the higher peak."""
 
-    def __init__(self, model: DualBranch, ledger: "_Ledger") -> None:
+    def __init__(self, model: DualBranch, peak: int, flops: float) -> None:
         self.parameters = sum(value.numel() for value in model.parameters())
         self.trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
         self.layer = sum(value.numel() for value in model.layers[0].parameters())
         self.outside = self.parameters - len(model.layers) * self.layer
-        self.peak, self.flops = ledger.peak, ledger.flops
+        self.peak, self.flops = peak, flops
 
 
 def _trace(config: TrainConfig, micro_batch: int, tokens: int) -> _Traced:
@@ -140,21 +140,31 @@ def _trace(config: TrainConfig, micro_batch: int, tokens: int) -> _Traced:
     ledger = _Ledger()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        trains_reading = config.stage == Stage.UNDERSTANDING
-        parameters = model.understanding_parameters() if trains_reading else model.generation_parameters()
-        train_only(model, {name for name, _ in parameters})
+        reads = config.stage == Stage.UNDERSTANDING
+        frozen = config.generation is None or config.generation.freeze_understanding
+        parameters = model.understanding_parameters() if reads else model.generation_parameters()
+        train_only(model, {name for name, _ in (parameters if frozen else model.named_parameters())})
         for parameter in model.parameters():
             ledger.note(parameter)
-        passes: Callable[[], Tensor] = (
-            (lambda: _read(model, micro_batch, tokens))
-            if trains_reading
-            else (lambda: _draw(model, micro_batch, tokens, int(config.data_set.rsplit("-", 1)[-1]) // DOWNSAMPLING))
-        )
+        side = int(config.data_set.rsplit("-", 1)[-1]) // DOWNSAMPLING
+        reading = 1.0 if reads else 0.0
+        if config.mixture is not None:
+            reading = config.mixture.understanding / (config.mixture.understanding + config.mixture.generation)
+        flops = 0.0
+        passes: list[tuple[float, Callable[[], Tensor]]] = [
+            (reading, lambda: _read(model, micro_batch, tokens)),
+            (1 - reading, lambda: _draw(model, micro_batch, tokens, side, frozen)),
+        ]
         with ledger:
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bfloat16"):
-                loss = passes()
-            loss.backward()
-    return _Traced(model, ledger)
+            for share, forward in passes:
+                if share > 0:
+                    before = ledger.flops
+                    with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bfloat16"):
+                        loss = forward()
+                    loss.backward()
+                    del loss
+                    flops += share * (ledger.flops - before)
+    return _Traced(model, ledger.peak, flops)
 
 
 def _read(model: DualBranch, count: int, tokens: int) -> Tensor:
@@ -168,9 +178,9 @@ def _read(model: DualBranch, count: int, tokens: int) -> Tensor:
     return understanding_losses(logits, ids.flatten(), float(ids.numel())).loss
 
 
-def _draw(model: DualBranch, count: int, tokens: int, side: int) -> Tensor:
+def _draw(model: DualBranch, count: int, tokens: int, side: int, frozen: bool = True) -> Tensor:
     """The pass of stages 2 and 3 over full captions."""
-    with torch.no_grad():
+    with torch.set_grad_enabled(not frozen):
         hidden = model.embedding(torch.zeros(count, tokens, dtype=torch.long))
         rotary = model.rotary(torch.arange(-tokens, 0))
         cache: list[Any] = []
@@ -178,7 +188,8 @@ def _draw(model: DualBranch, count: int, tokens: int, side: int) -> Tensor:
             hidden, kv = layer.read(hidden, 0, rotary, None)
             cache.append(kv)
     latents = torch.empty(count, model.config.latent.channels, side, side)
-    output = model.velocity(latents, torch.empty(count), CaptionPrefix(tuple(cache), None))
+    prefix = CaptionPrefix(tuple(cache), None)
+    output = model.velocity(latents, torch.empty(count), prefix, freeze_understanding=frozen)
     return generation_losses(output.velocity_BChw, latents, None, 0.0, float(count)).loss
 
 

@@ -1,6 +1,5 @@
 """One stage from configuration to checkpoint: `train`."""
 
-import copy
 import json
 import logging
 import time
@@ -18,7 +17,7 @@ from unix.data.tokenizer import Tokenizer
 from unix.errors import ConfigError, Interrupted
 from unix.manifest import code_revision
 from unix.model.latent import ImageCodec
-from unix.model.weights.native import load_codec, load_model, save_module, save_tensors
+from unix.model.weights.native import load_codec, save_module, save_tensors
 from unix.records import Split
 from unix.runs import newest_step
 from unix.training.assembly import StageParts, open_data
@@ -115,9 +114,7 @@ def _train_stage(config: TrainConfig, place: Place) -> tuple[int, Meta]:
 
 def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     start = newest_step(Path(config.from_checkpoint or ""))
-    model, codec = load_model(start)
-    if model.config != config.model:
-        raise ConfigError(f"{start} holds another architecture than the one configured; use the preset it came from")
+    model = engine.load(start, config.model)
     tokenizer = Tokenizer.load(start)
     data = open_data(config, Split.TRAIN, engine.world)
     packing = packing_of(config) if config.understanding else UnderstandingPacking.load(start / PREPROCESSING_FILE)
@@ -125,13 +122,9 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
     stage = config.generation or GenerationStageConfig()
     if stage.copy_understanding:
         model.copy_understanding_to_generation()
-    if stage.autoencoder is not None:
-        codec = load_codec(Path(stage.autoencoder))
-    # A sharded model computes nothing outside its own methods, and a tower in training is no fixed target.
-    tower = model.vision if stage.freeze_understanding and not engine.is_sharded else copy.deepcopy(model.vision)
-    engine.prepare(model)
+    codec = load_codec(start if stage.autoencoder is None else Path(stage.autoencoder))
     parts = StageParts(config, model, codec, tokenizer, packing)
-    objective, notes = parts.training(data, tower, engine)
+    objective, notes = parts.training(data, start, engine)
     lineage = (*parent.parents, f"{parent.stage}:{parent.configuration_digest}:{parent.step}")
     meta = _meta(config, data.digest, lineage, tuple(dict.fromkeys((*parent.notes, *notes))))
     run = Fit(
@@ -146,6 +139,7 @@ def _fit_stage(config: TrainConfig, engine: Engine) -> tuple[int, Meta]:
         module=model,
         write_model=_writer(config, codec, tokenizer, packing),
         incidents=config.incidents,
+        tensorboard=config.tensorboard,
         validation=parts.validation(),
         retention=config.retention,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -22,7 +23,7 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from unix.errors import ResumeError, UnixError
 from unix.model.dual_branch import DualBranch
@@ -33,7 +34,7 @@ _LAYER_METHODS = ("read", "remember", "draw", "step")
 
 
 def shard(model: DualBranch, world: int, device: torch.device, precision: torch.dtype, cpu_offload: bool) -> None:
-    """Spread `model`, which every rank holds alike, over `world` ranks; a decoder layer is gathered at a time.
+    """Spread `model`, which may have no memory yet, over `world` ranks; a decoder layer is gathered at a time.
 
     Parameters and gradients' sums stay float32; a layer computes in `precision`. Gradients are summed over the ranks,
     not averaged, since losses are divided by counts over the global batch already.
@@ -65,33 +66,24 @@ def gather(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Whole copies on the CPU, one tensor at a time; every rank must call, those without `keep` get nothing."""
     gathered: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        whole = value.detach()
-        whole = whole.full_tensor() if isinstance(whole, DTensor) else whole
+        part = value.detach()
+        whole = part.full_tensor() if isinstance(part, DTensor) else part
         if keep:
-            gathered[name] = whole.cpu()
+            own = part.to_local() if isinstance(part, DTensor) else part
+            # on one rank's CPU the whole may be the part itself, which the next step changes
+            alias = whole.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
+            gathered[name] = whole.to("cpu", copy=alias)
     return gathered
 
 
-@torch.no_grad()
-def load_shards(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy whole tensors, the same on every rank, into a sharded module."""
-    for name, value in module.state_dict().items():
-        whole = tensors[name].to(value.dtype)
-        if isinstance(value, DTensor):
-            whole = whole.to(value.device_mesh.device_type)
-            value.copy_(distribute_tensor(whole, value.device_mesh, value.placements, src_data_rank=None))
-        else:
-            value.copy_(whole)
-
-
-def save_sharded(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state of sharded tensors; every rank must call.
+def save_sharded(folder: Path, state: dict[str, Any], ranks: dist.ProcessGroup | None) -> None:
+    """Write a state of sharded tensors; every one of `ranks` must call.
 
     Raises:
         UnixError: a rank could not write.
     """
     try:
-        save(state, checkpoint_id=folder / STATE_FOLDER)
+        save(state, checkpoint_id=folder / STATE_FOLDER, process_group=ranks)
     except CheckpointException as error:
         raise UnixError(f"cannot save {folder / STATE_FOLDER}: {error}") from error
 

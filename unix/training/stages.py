@@ -131,6 +131,8 @@ class TrainConfig(Config):
     retention: RetentionConfig = RetentionConfig()
     incidents: IncidentConfig = IncidentConfig()
     validation: ValidationConfig = ValidationConfig()
+    tensorboard: bool = False
+    """Write the metrics as TensorBoard scalars to `<run_dir>/tensorboard` as well."""
     understanding: UnderstandingPacking | None = None
     generation: GenerationStageConfig | None = None
     mixture: MixtureConfig | None = None

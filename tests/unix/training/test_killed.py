@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from unix.training import checkpoint, engine
-from unix.training.metrics import read_metrics
+from unix.training.metrics import MACHINE_COLUMNS, read_metrics
 from unix.training.optim import Optimizer
 from unix.training.run import train
 from unix.training.stages import TrainConfig
 
 KILLS = 10
 STEPS = 40
-TIMINGS = {"tokens_per_second", "data_wait_seconds"}
 
 
 def _die() -> None:
@@ -70,7 +69,7 @@ def test_ten_kills_change_no_loss(stage, configure, warm, read, tmp_path):
     resumed = train(config)
 
     def losses(folder: str) -> list[dict[str, Any]]:
-        return [{k: v for k, v in row.items() if k not in TIMINGS} for row in read_metrics(tmp_path / folder)]
+        return [{k: v for k, v in row.items() if k not in MACHINE_COLUMNS} for row in read_metrics(tmp_path / folder)]
 
     assert losses("cut") == losses("whole")
     ours, theirs = (Path(run.checkpoint, "model.safetensors").read_bytes() for run in (resumed, whole))

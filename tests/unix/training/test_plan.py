@@ -66,6 +66,19 @@ def test_the_paper_fits_eight_gpus_of_48_gb() -> None:
 MIDDLE_ENGINE = load_stage("stage1", preset="tiny", overrides=NOWHERE).engine
 
 
+def test_the_joint_stage_lies_between_its_two_kinds_of_batches() -> None:
+    def planned(*settings: str) -> Any:
+        config = load_stage("joint", preset="tiny", overrides=[*NOWHERE, *settings])
+        return plan(PlanConfig(train=config, tokens=40))
+
+    drawing, half, reading = (planned(f"mixture.understanding={share}").tflop_per_step for share in ("0", "1", "1000"))
+    assert half == pytest.approx((drawing + reading) / 2, rel=0.01)
+    assert planned().trained_parameters == planned().parameters
+    frozen = planned("mixture.understanding=0", "generation.freeze_understanding=true")
+    assert frozen.tflop_per_step < drawing
+    assert frozen.trained_parameters < frozen.parameters
+
+
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="256 does not divide over 7"):
         plan(PlanConfig(train=load_stage("stage1", preset="paper", overrides=NOWHERE), gpus=7))

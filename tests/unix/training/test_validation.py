@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from unix.training.metrics import read_metrics
+from unix.training.metrics import MACHINE_COLUMNS, read_metrics
 from unix.training.run import train
-
-TIMINGS = {"tokens_per_second", "data_wait_seconds"}
 
 
 def without_looks(run_dir: Path) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in row.items() if name not in TIMINGS and not name.startswith("validation_")}
+        {
+            name: value
+            for name, value in row.items()
+            if name not in MACHINE_COLUMNS and not name.startswith("validation_")
+        }
         for row in read_metrics(run_dir)
     ]
 
