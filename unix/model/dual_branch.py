@@ -35,7 +35,7 @@ class DecoderConfig(Config):
     vocabulary_size: int = 102_400
     """Token ids V, special ones included."""
     hidden_size: int = 2048
-    """Width E of a token; a multiple of 4 x num_heads."""
+    """Width E of a token; a multiple of 4 and of 2 x num_heads."""
     intermediate_size: int = 5632
     """Width inside the gated MLP."""
     num_layers: int = 24
@@ -53,8 +53,11 @@ class DecoderConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "DecoderConfig":
-        if self.hidden_size % (4 * self.num_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 4 x num_heads {self.num_heads}")
+        if self.hidden_size % 4 or self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of 4 and of 2 x num_heads {self.num_heads}: "
+                "positions take channels by fours, rotations a head's by twos"
+            )
         if self.num_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_heads {self.num_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"

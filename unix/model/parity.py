@@ -5,8 +5,9 @@ are of the model or of its VAE. What we compute from the recorded inputs is laid
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ GRADIENT_TOLERANCE = (1e-3, 1e-6)
 DECODED_TOLERANCE = (1e-4, 1e-4)
 LOSS_TOLERANCE = (1e-4, 0.0)
 """Relative and absolute: |a - b| <= absolute + relative * |recorded|, elementwise."""
+
+_Gradients = Callable[[], dict[str, Tensor]]
+"""Gives the model's gradients under the reference's names."""
 
 ALIGNMENT_WEIGHT = 0.5
 """Weight of the alignment loss in the recorded totals."""
@@ -64,8 +68,9 @@ def compare(folder: Path) -> list[Quantity]:
                 return list(_compare_codec(codec, read_tensors(folder / "vae.safetensors")))
             if kind == "unix":
                 model = DualBranch(reference.model_config(config))
-                reference.load_reference(model, tensors, str(folder / "state_dict.safetensors"))
-                return list(_compare_model(model, folder, config, _read_json(folder / "meta.json")))
+                extras = reference.load_reference(model, tensors, str(folder / "state_dict.safetensors"))
+                gradients = partial(_reference_gradients, model, extras.connector_layers)
+                return list(_compare_model(model, folder, config, _read_json(folder / "meta.json"), gradients))
     except KeyError as error:
         raise WeightsError(f"{folder}: the recordings lack {error.args[0]!r}") from error
     raise WeightsError(f"{folder / 'config.json'}: model_type is {kind!r}, not 'unix' or 'autoencoder_kl'")
@@ -108,28 +113,30 @@ def _compare_codec(codec: KLF16, record: Recording) -> Iterator[Quantity]:
 
 
 def _compare_model(
-    model: DualBranch, folder: Path, config: Mapping[str, Any], meta: Mapping[str, Any]
+    model: DualBranch, folder: Path, config: Mapping[str, Any], meta: Mapping[str, Any], gradients: _Gradients
 ) -> Iterator[Quantity]:
     stage1 = read_tensors(folder / "stage1.safetensors")
-    yield from _named("stage1", _stage1(model, stage1, read_tensors(folder / "stage1_grads.safetensors")))
+    grads = read_tensors(folder / "stage1_grads.safetensors")
+    yield from _named("stage1", _stage1(model, stage1, grads, gradients))
     stage2 = read_tensors(folder / "stage2.safetensors")
-    batch = generation_batch(model, stage2, stage2)
+    shift = config.get("timestep_shift", 1.0)
+    batch = generation_batch(model, stage2, stage2, shift)
     yield from _named("stage2", _stage2_activations(model, stage2, batch))
     grads = read_tensors(folder / "stage2_grads.safetensors")
-    yield from _named("stage2", _stage2_gradients(model, stage2, batch, grads, meta["stage2"]))
+    yield from _named("stage2", _stage2_gradients(model, stage2, batch, grads, meta["stage2"], gradients))
     dropped = read_tensors(folder / "stage2_drop.safetensors")
-    yield from _named("stage2_drop", _stage2_dropped(model, stage2, dropped))
+    yield from _named("stage2_drop", _stage2_dropped(model, generation_batch(model, stage2, dropped, shift), dropped))
     repa = read_tensors(folder / "repa.safetensors")
     yield from _named("repa", _repa_alone(repa))
     grads = read_tensors(folder / "stage2_repa_grads.safetensors")
     depth = config["repa"]["intermediate_depth"] + 1
-    yield from _named("repa", _repa_through_model(model, batch, repa, grads, meta["repa"], depth))
+    yield from _named("repa", _repa_through_model(model, batch, repa, grads, meta["repa"], depth, gradients))
     yield from _named("infer_und", _decoding(model, read_tensors(folder / "infer_und.safetensors")))
     samples = read_tensors(folder / "infer_gen.safetensors")
     yield from _named("infer_gen", _sampling(model, samples, meta["infer_gen"]["variants"]))
 
 
-def _stage1(model: DualBranch, record: Recording, grads: Recording) -> Iterator[Quantity]:
+def _stage1(model: DualBranch, record: Recording, grads: Recording, gradients: _Gradients) -> Iterator[Quantity]:
     batch = understanding_batch(model, record)
     with torch.no_grad():
         yield measure("vit_out", model.vision(batch.pixels_BCSS), record["vit_out"], ACTIVATION_TOLERANCE)
@@ -155,7 +162,7 @@ def _stage1(model: DualBranch, record: Recording, grads: Recording) -> Iterator[
     reweighted = (loss_N * weights).sum() / weights.sum()
     yield measure("ce_reweighted", reweighted, record["ce_reweighted"], LOSS_TOLERANCE)
     loss_N.mean().backward()
-    yield from _gradients(_reference_gradients(model), grads)
+    yield from _compare_gradients(gradients(), grads)
 
 
 def _stage2_activations(model: DualBranch, record: Recording, batch: GenerationBatch) -> Iterator[Quantity]:
@@ -205,7 +212,12 @@ def _stage2_hidden(model: DualBranch, record: Recording, batch: GenerationBatch,
 
 
 def _stage2_gradients(
-    model: DualBranch, record: Recording, batch: GenerationBatch, grads: Recording, meta: Mapping[str, Any]
+    model: DualBranch,
+    record: Recording,
+    batch: GenerationBatch,
+    grads: Recording,
+    meta: Mapping[str, Any],
+    gradients: _Gradients,
 ) -> Iterator[Quantity]:
     target = flow.velocity_target(batch.latent_BChw, batch.noise_BChw)
     for freeze in (True, False):
@@ -217,14 +229,13 @@ def _stage2_gradients(
             yield measure("velocity", tokens(velocity), record["velocity"], ACTIVATION_TOLERANCE)
             yield measure("mse", tokens(error), record["mse"], ACTIVATION_TOLERANCE)
             yield measure("mse_mean", error.mean(), record["mse_mean"], LOSS_TOLERANCE)
-            yield from _gradients(_reference_gradients(model), grads)
+            yield from _compare_gradients(gradients(), grads)
         else:
             norms = meta["grads_of_mse_mean_no_freeze"]["nonzero"]
-            yield from _gradient_norms("norm unfrozen ", _reference_gradients(model), norms)
+            yield from _gradient_norms("norm unfrozen ", gradients(), norms)
 
 
-def _stage2_dropped(model: DualBranch, stage2: Recording, record: Recording) -> Iterator[Quantity]:
-    batch = generation_batch(model, stage2, record)
+def _stage2_dropped(model: DualBranch, batch: GenerationBatch, record: Recording) -> Iterator[Quantity]:
     with torch.no_grad():
         velocity = model.generation(batch).velocity_BChw
     error = (velocity - flow.velocity_target(batch.latent_BChw, batch.noise_BChw)).square()
@@ -253,7 +264,13 @@ def _repa_alone(record: Recording) -> Iterator[Quantity]:
 
 
 def _repa_through_model(
-    model: DualBranch, batch: GenerationBatch, record: Recording, grads: Recording, meta: Mapping[str, Any], depth: int
+    model: DualBranch,
+    batch: GenerationBatch,
+    record: Recording,
+    grads: Recording,
+    meta: Mapping[str, Any],
+    depth: int,
+    gradients: _Gradients,
 ) -> Iterator[Quantity]:
     projector = reference.load_projector(record, "projector.0.mlp.")
     target = flow.velocity_target(batch.latent_BChw, batch.noise_BChw)
@@ -269,9 +286,9 @@ def _repa_through_model(
         total.backward()
         yield measure(f"model_repa_loss_{case}", loss, record[f"model_repa_loss_{case}"], LOSS_TOLERANCE)
         yield measure(f"model_total_{case}", total, record[f"model_total_{case}"], LOSS_TOLERANCE)
-        ours = _reference_gradients(model) | dict(reference.export_projector(_gradients_of(projector)))
+        ours = gradients() | dict(reference.export_projector(_gradients_of(projector)))
         if case == "equal":
-            yield from _gradients(ours, grads)
+            yield from _compare_gradients(ours, grads)
         else:
             yield from _gradient_norms("norm unequal ", ours, meta["grads_of_total_unequal"]["nonzero"])
 
@@ -330,11 +347,11 @@ def _gradients_of(module: torch.nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _reference_gradients(model: DualBranch) -> dict[str, Tensor]:
-    return dict(reference.to_reference(model.config, _gradients_of(model)))
+def _reference_gradients(model: DualBranch, connector_layers: bool) -> dict[str, Tensor]:
+    return dict(reference.to_reference(model.config, _gradients_of(model), connector_layers))
 
 
-def _gradients(ours: Mapping[str, Tensor], recorded: Recording) -> Iterator[Quantity]:
+def _compare_gradients(ours: Mapping[str, Tensor], recorded: Recording) -> Iterator[Quantity]:
     """Recorded gradients are the non-zero ones: all others must be zero here."""
     unknown = recorded.keys() - ours.keys()
     if unknown:

@@ -11,6 +11,7 @@ from torch import Tensor
 from unix.batch import IGNORED, GenerationBatch, UnderstandingBatch
 from unix.errors import WeightsError
 from unix.model.dual_branch import DualBranch
+from unix.model.flow import shift_time
 
 Recording = Mapping[str, Tensor]
 """The tensors of one recorded file."""
@@ -40,19 +41,22 @@ def understanding_batch(model: DualBranch, record: Recording) -> UnderstandingBa
     )
 
 
-def generation_batch(model: DualBranch, stage2: Recording, layout: Recording) -> GenerationBatch:
-    """The batch of `layout` (captions and times) with the latents and noise of `stage2`."""
+def generation_batch(
+    model: DualBranch, stage2: Recording, layout: Recording, time_shift: float = 1.0
+) -> GenerationBatch:
+    """The batch of `layout` (captions and times, to be shifted) with the latents and noise of `stage2`."""
     captions = [ids[: ids.index(model.config.tokens.boi)] for ids in _per_sample(layout, "token_ids")]
     latent = stage2["latent"]
     rows, columns = latent.shape[-2:]
     noise = stage2["noise"].unflatten(0, (len(latent), rows * columns)).transpose(1, 2).unflatten(2, (rows, columns))
+    number_BT = layout["packed_timesteps"].unflatten(0, (len(latent), rows * columns))
     return GenerationBatch(
         keys=tuple(map(str, range(len(captions)))),
         caption_ids_BL=_padded(captions, 0),
         caption_length_B=torch.tensor([len(caption) for caption in captions]),
         latent_BChw=latent,
         noise_BChw=noise,
-        time_B=torch.sigmoid(layout["packed_timesteps"]).unflatten(0, (len(latent), rows * columns))[:, 0],
+        time_B=shift_time(torch.sigmoid(number_BT[:, 0]), time_shift),
     )
 
 

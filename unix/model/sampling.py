@@ -94,11 +94,13 @@ def integrate(
     count = len(noise_BChw)
     conditional = _prefix(model, caption_ids, noise_BChw.device)
     both = _with_unconditional(conditional)
-    times = flow.sampling_times(config.num_steps, config.time_shift).tolist()
+    times = flow.sampling_times(config.num_steps, config.time_shift)
+    # compared as the float32 numbers that they are: 0.4 is not above an interval's lower end of 0.4
+    inside = (times > config.interval[0]) & (times <= config.interval[1])
     noised = noise_BChw
-    for time, next_time in pairwise(times):
+    for (time, next_time), within in zip(pairwise(times.tolist()), inside.tolist(), strict=False):
         time_B = torch.full((count,), time, device=noised.device)
-        guided = config.guidance > 1 and config.interval[0] < time <= config.interval[1]
+        guided = config.guidance > 1 and within
         if guided:
             predicted = model.velocity(torch.cat([noised, noised]), torch.cat([time_B, time_B]), both).velocity_BChw
             with_caption, without = predicted.float().chunk(2)

@@ -47,8 +47,9 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
         for key, wanted in (("qk_norm", True), ("tie_word_embeddings", False), ("hidden_act", "silu")):
             if decoder[key] != wanted:
                 raise WeightsError(f"llm_config.{key} is {decoder[key]!r}; only {wanted!r} is supported")
-        if values.get("latent_patch_size", 1) != 1:
-            raise WeightsError(f"latent_patch_size is {values['latent_patch_size']!r}; only 1 is supported")
+        for key, wanted in (("latent_patch_size", 1), ("interpolate_pos", False)):
+            if values.get(key, wanted) != wanted:
+                raise WeightsError(f"{key} is {values[key]!r}; only {wanted!r} is supported")
         special = values.get("special_token_ids", {})
         return ModelConfig(
             decoder=DecoderConfig(

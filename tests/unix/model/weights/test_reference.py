@@ -68,6 +68,8 @@ def test_what_the_model_does_not_do_is_refused(key: str, value: object) -> None:
     values = CONFIG | {"llm_config": CONFIG["llm_config"] | {key: value}}
     with pytest.raises(WeightsError, match=f"llm_config.{key}"):
         model_config(values)
+    with pytest.raises(WeightsError, match="interpolate_pos is True"):
+        model_config(CONFIG | {"interpolate_pos": True})
     with pytest.raises(WeightsError, match="has no 'vit_config'"):
         model_config({key: value for key, value in CONFIG.items() if key != "vit_config"})
 
