@@ -1,14 +1,13 @@
 """Checks of the weights that a preset names: there, whole, and which by a digest of their header."""
 
-import hashlib
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from unix.doctor.check import GIB, Check, DoctorConfig
+from unix.errors import WeightsError
 from unix.runs import newest_checkpoint
+from unix.tensor_file import read_header
 
 if TYPE_CHECKING:
     from unix.training.stages import TrainConfig
@@ -59,31 +58,8 @@ def _folder_of_weights(name: str, folder: str, files: tuple[str, ...]) -> Check:
         )
     weights = path / files[0]
     try:
-        header, size = _safetensors_header(weights)
-    except ValueError as error:
-        return Check(name=name, state="missing", found=f"{weights}: {error}", remedy="fetch or convert it again")
-    numbers = sum(1 for key in header if key != "__metadata__")
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
-    return Check(name=name, state="ok", found=f"{path}: {numbers} tensors, {size / GIB:.2f} GiB, header {digest}")
-
-
-def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and the file's size.
-
-    Raises:
-        ValueError: it is none, or not as long as its header says.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > size:
-                raise ValueError("no safetensors file")
-            header = cast(dict[str, Any], json.loads(file.read(length)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError("no safetensors file") from error
-    whole = 8 + length + max(ends, default=0)
-    if size != whole:
-        raise ValueError(f"{size} bytes instead of {whole}: it was cut off")
-    return header, size
+        file = read_header(weights)
+    except WeightsError as error:
+        return Check(name=name, state="missing", found=str(error), remedy="fetch or convert it again")
+    size = f"{file.num_bytes / GIB:.2f} GiB"
+    return Check(name=name, state="ok", found=f"{path}: {file.num_tensors} tensors, {size}, header {file.digest}")

@@ -14,9 +14,10 @@ from unix.evaluation.examples import drawn_examples, written_examples
 from unix.evaluation.page import write_page
 from unix.evaluation.result_rows import cleaning_rows, drawing_rows, reading_rows
 from unix.evaluation.results import EvaluationSummary
-from unix.evaluation.runs import Run, count_parameters, read_run
+from unix.evaluation.runs import Run, read_run
 from unix.manifest import code_revision, read_manifest
 from unix.store import Store
+from unix.tensor_file import read_header
 
 _NUM_CLEANING, _NUM_DRAWN, _NUM_WRITTEN = 6, 12, 6
 
@@ -176,8 +177,8 @@ def _facts(
         page.Fact("Whole demo", f"{run.seconds:.0f} s"),
         *(page.Fact(f"… {step}", f"{seconds:.0f} s") for step, seconds in run.step_seconds.items()),
         page.Fact("Seed", str(run.seed)),
-        page.Fact("Model", f"{count_parameters(model / 'model.safetensors'):,} parameters, both branches"),
-        page.Fact("Image autoencoder", f"{count_parameters(model / 'vae.safetensors'):,} parameters"),
+        page.Fact("Model", f"{read_header(model / 'model.safetensors').num_parameters:,} parameters, both branches"),
+        page.Fact("Image autoencoder", f"{read_header(model / 'vae.safetensors').num_parameters:,} parameters"),
         *(page.Fact(f"Steps of {stage.stage}", f"{stage.steps:,}") for stage in stages),
         page.Fact("Images read", f"{understanding.n:,}, {understanding.failures} without a report"),
         page.Fact("Images drawn", f"{generation.n:,} of {generation.resolution} pixels"),

@@ -2,7 +2,6 @@
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,18 +67,3 @@ def loss_series(rows: list[dict[str, Any]]) -> dict[str, tuple[Series, ...]]:
         part: tuple(Series(name, steps, values) for name, (steps, values) in terms.items())
         for part, terms in curves.items()
     }
-
-
-def count_parameters(path: Path) -> int:
-    """Numbers held by a safetensors file, from its header alone.
-
-    Raises:
-        WeightsError: the file is missing or no safetensors file.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise WeightsError(f"{path} is missing or no safetensors file: {error}") from error
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` [..., width]; the dtype is kept."""
-        if _in_few_passes(x):
+        if eager_on_cpu(x):
             return _RMSNormInFewPasses.apply(x, self.weight, self.epsilon)  # pyright: ignore[reportReturnType]: untyped
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
@@ -44,15 +44,15 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
         gate, up = self.gate(x), self.up(x)
-        gated = _GateInFewPasses.apply(gate, up) if _in_few_passes(gate) else functional.silu(gate) * up
+        gated = _GateInFewPasses.apply(gate, up) if eager_on_cpu(gate) else functional.silu(gate) * up
         return self.down(gated)
 
 
-def _in_few_passes(x: Tensor) -> bool:
-    """Whether to use the hand-written derivatives below.
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether `x` is float32 on a CPU and runs operation by operation; a compiler and a GPU have kernels of their own.
 
-    Between matrix multiplications that run at full speed, what such a formula costs on a CPU is its passes over memory,
-    of which automatic differentiation makes more than twice as many. A compiler or a GPU's own kernels fuse them.
+    Where so, the hand-written derivatives below are used: between matrix multiplications that run at full speed, what
+    such a formula costs is its passes over memory, of which automatic differentiation makes more than twice as many.
     """
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 

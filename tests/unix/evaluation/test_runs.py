@@ -1,12 +1,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from unix.errors import WeightsError
-from unix.evaluation.runs import count_parameters, loss_series, read_run
+from unix.evaluation.runs import loss_series, read_run
 
 
 def test_a_run_is_its_newest_whole_step(tmp_path: Path) -> None:
@@ -38,11 +36,3 @@ def test_parts_of_a_stage_have_curves_of_their_own_and_a_lone_term_is_drawn_once
     ]
     curves = {part: [one.name for one in series] for part, series in loss_series(rows).items()}
     assert curves == {"text": ["cross_entropy"], "tower": ["cross_entropy"]}
-
-
-def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
-    save_file({"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float16)}, tmp_path / "m.safetensors")
-    assert count_parameters(tmp_path / "m.safetensors") == 17
-    (tmp_path / "bad.safetensors").write_bytes(b"abc")
-    with pytest.raises(WeightsError, match="bad"):
-        count_parameters(tmp_path / "bad.safetensors")

@@ -1,5 +1,6 @@
 """One attention over any keys, grouped heads included."""
 
+import pytest
 import torch
 
 from unix.model.attention import KeyValue, attend
@@ -26,3 +27,23 @@ def test_hidden_keys_have_no_influence() -> None:
     before = attend(query, KeyValue(key, value), mask)
     key[:, :, 2], value[:, :, 2] = 1e3, -1e3
     assert torch.equal(attend(query, KeyValue(key, value), mask), before)
+
+
+@pytest.mark.parametrize("num_queries", [32, 40, 191, 192])
+def test_every_number_of_queries_gives_the_same_values_and_gradients(num_queries: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, length, 8, generator=generator, requires_grad=True)
+        for heads, length in ((4, num_queries), (2, num_queries + 5), (2, num_queries + 5))
+    )
+    mask = torch.ones(num_queries, num_queries + 5, dtype=torch.bool).tril(5)
+    out = attend(query, KeyValue(key, value), mask)
+    ours = torch.autograd.grad(out.square().mean(), (query, key, value))
+    wide = [tensor.detach().double().requires_grad_() for tensor in (query, key, value)]
+    keys, values = (tensor.repeat_interleave(2, dim=1) for tensor in wide[1:])
+    score = torch.einsum("bhqd,bhkd->bhqk", wide[0], keys) / 8**0.5
+    expected = torch.einsum("bhqk,bhkd->bqhd", score.masked_fill(~mask, -torch.inf).softmax(-1), values).flatten(2)
+    theirs = torch.autograd.grad(expected.square().mean(), wide)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-6)
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left.double(), right, rtol=1e-3, atol=1e-7)

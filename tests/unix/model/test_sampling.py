@@ -62,6 +62,13 @@ def test_guidance_acts_inside_its_interval_only(model: DualBranch) -> None:
             assert torch.equal(step.velocity_BChw, step.conditional_BChw)
 
 
+def test_a_time_at_the_interval_s_lower_end_is_outside(model: DualBranch) -> None:
+    """0.4 as float32 is more than 0.4, but is no later time."""
+    config = SamplerConfig(num_steps=5, guidance=3, interval=(0.4, 1.0), time_shift=1)
+    steps = list(integrate(model, CAPTIONS, noise(), config))
+    assert [step.unconditional_BChw is not None for step in steps] == [True, True, True, False, False]
+
+
 def test_steps_are_as_many_as_asked_and_chain(model: DualBranch) -> None:
     steps = list(integrate(model, CAPTIONS, noise(), SamplerConfig(num_steps=7)))
     assert len(steps) == 7
