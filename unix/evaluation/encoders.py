@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from unix.config import json_digest
@@ -109,14 +109,13 @@ class Tower:
         return self._tower(normalise_pixels(pixels_BSS)).mean(dim=1).float().cpu().numpy()
 
 
-class RandomConvolutions(nn.Module):
+class RandomConvolutions:
     """Untrained, fixed by a seed, without any file: a pyramid of random convolutions, pooled to means and deviations.
 
     It sees texture and layout but no pathology: for tests and to try the machinery.
     """
 
     def __init__(self, seed: int = 0, side: int = 64, channels: Sequence[int] = (8, 16, 32)) -> None:
-        super().__init__()
         self._side = side
         self.name, self.width = RANDOM, 2 * sum(channels)
         generator, before = torch.Generator().manual_seed(seed), 1
