@@ -7,7 +7,8 @@ UnixError                   exit 1
 ├── SourceError                      a source folder is not what it claims to be
 │   └── ImageError                   an image file cannot be used; carries the name of the reason
 ├── CleaningError                    a report could not be cleaned
-│   ├── EndpointError                the endpoint could not be reached or refused
+│   ├── EndpointError                the endpoint could not be reached or failed
+│   │   └── RefusedError    exit 2   the endpoint refused for good: key, balance, address or model
 │   └── AnswerError                  the endpoint answered something unusable
 ├── SplitError                       a subject would stand in two splits
 ├── ShardError                       a shard, its index or its manifest is missing or damaged
@@ -61,7 +62,13 @@ class CleaningError(UnixError):
 
 
 class EndpointError(CleaningError):
-    """The endpoint could not be reached or refused."""
+    """The endpoint could not be reached or failed."""
+
+
+class RefusedError(EndpointError):
+    """The endpoint refused for good: its key, balance, address or model must change before another try."""
+
+    exit_code = 2
 
 
 class AnswerError(CleaningError):

@@ -28,7 +28,7 @@ from unix.data.cleaning.endpoint import Endpoint
 from unix.data.cleaning.pacing import Budget, Concurrency, Rate
 from unix.data.cleaning.prompt import CleanPrompt, Message
 from unix.data.cleaning.transport import http_client
-from unix.errors import AnswerError, EndpointError
+from unix.errors import AnswerError, RefusedError
 
 _STOP_AT_ONCE = {
     401: "the key was refused",
@@ -199,7 +199,7 @@ class ChatClient:
         """Ask for one report; `correction` follows it (an earlier answer and what was wrong with it).
 
         Raises:
-            EndpointError: nothing can be asked there at all (key, balance, address, model).
+            RefusedError: nothing can be asked there at all (key, balance, address, model).
             PolicyError: the host now resolves to an address where the report must not go.
             OutOfBudget: asking could cost more than is left.
             Stopped: `stop` was called, and there is no answer yet.
@@ -295,15 +295,15 @@ class ChatClient:
         except (openai.APIConnectionError, httpx2.HTTPError, OSError, aiohttp.ClientError) as error:
             raise _AttemptFailed(f"connection failed ({type(error).__name__})", usage=_attempt(started)) from None
         if response.is_redirect:
-            raise EndpointError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
+            raise RefusedError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
         return self._read(response.content, started)
 
     def _status_fault(self, error: openai.APIStatusError, sent_in_round: int) -> Exception:
         status = error.status_code
         if status in _STOP_AT_ONCE:
-            return EndpointError(f"endpoint {self.endpoint.name} answered {status}: {_STOP_AT_ONCE[status]}")
+            return RefusedError(f"endpoint {self.endpoint.name} answered {status}: {_STOP_AT_ONCE[status]}")
         if 300 <= status < 400:
-            return EndpointError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
+            return RefusedError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
         wait = _retry_after(error.response.headers.get("retry-after"))
         if status == 429:
             self.concurrency.refused(sent_in_round)

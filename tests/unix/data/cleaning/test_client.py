@@ -12,7 +12,7 @@ from unix.data.cleaning.client import ChatClient, Reply
 from unix.data.cleaning.endpoint import Endpoint, Limits, load_endpoint
 from unix.data.cleaning.pacing import Budget, Concurrency
 from unix.data.cleaning.prompt import load_prompt
-from unix.errors import EndpointError
+from unix.errors import RefusedError
 
 ANSWER = json.dumps({"findings": "Clear.", "impression": "", "removed": []})
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -121,8 +121,9 @@ def test_a_refused_report_is_not_asked_again(status: int, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 307])
 def test_a_closed_endpoint_stops_the_job(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     response = httpx2.Response(status, headers={"location": "https://elsewhere.example/v1"})
-    with pytest.raises(EndpointError, match="endpoint x"):
+    with pytest.raises(RefusedError, match="endpoint x") as raised:
         ask(monkeypatch, response)
+    assert raised.value.exit_code == 2  # which no flow tries again
 
 
 def test_keep_alive_lines_are_skipped_and_the_cache_counted(monkeypatch: pytest.MonkeyPatch) -> None:
