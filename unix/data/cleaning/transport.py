@@ -10,7 +10,7 @@ import aiohttp
 import httpx2
 import openai
 from aiohttp.abc import ResolveResult
-from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
+from httpx_aiohttp.httpx2 import AiohttpTransport
 
 from unix.data.cleaning.endpoint import Endpoint, is_private_address
 from unix.errors import PolicyError
@@ -41,7 +41,7 @@ class PrivateResolver(aiohttp.ThreadedResolver):
 def http_client(endpoint: Endpoint, concurrency: int, private_only: bool) -> httpx2.AsyncClient:
     """A client for one endpoint, with as many connections as requests in flight.
 
-    The official package's aiohttp transport, on a session of our own: its own one sets neither resolver nor jar.
+    The aiohttp transport on a session of our own: the one that it makes sets neither resolver nor jar.
     """
     if endpoint.embedded:
         from unix.data.cleaning.server import app
