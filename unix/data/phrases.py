@@ -20,6 +20,11 @@ def expand(pattern: str) -> list[str]:
     return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
 
 
+def phrase_expression(patterns: Iterable[str]) -> str:
+    """An expression that matches the longest phrase of a list at a word's beginning, in lower-case text."""
+    return r"\b" + _alternatives(phrase for pattern in patterns for phrase in expand(pattern)) + r"\b"
+
+
 @dataclass(frozen=True)
 class PhraseBook(Generic[Meaning]):
     """Phrases with their meanings. A phrase ending in `*` stands for every word that begins so."""

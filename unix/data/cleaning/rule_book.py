@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import yaml
 
-from unix.data.phrases import PhraseBook, expand
+from unix.data.phrases import phrase_expression
 from unix.errors import ConfigError
 
 _NAME = re.compile(r"(?<!\?P)<([a-z_]+)>")
@@ -72,8 +72,7 @@ def load_rules() -> RuleBook:
         )
 
     def vocabulary(group: str) -> re.Pattern[str]:
-        phrases = [phrase for pattern in cast(list[str], content[group]) for phrase in expand(pattern)]
-        return re.compile(f"(?!{neutral}){PhraseBook(dict.fromkeys(phrases, True)).pattern()}")
+        return re.compile(f"(?!{neutral}){phrase_expression(cast(list[str], content[group]))}")
 
     return RuleBook(
         sentences=compiled("sentences"),
