@@ -8,7 +8,8 @@ follows from the words around it, is as the CheXpert labeler has it (Irvin et al
   unchanged and borderline are uncertain. Heart failure makes cardiomegaly uncertain.
 - Vascular congestion is at most uncertain edema; "no new" makes uncertain; fluid overload and engorgement are nothing.
 - A blunted angle, a granuloma, a calcified nodule, a plaque or volume loss has no class, but ends No Finding.
-- Any valve, plate or coil is a device ("platelike" too); sternotomy wires and clips are none. Devices leave No Finding.
+- Any valve, plate or coil is a device ("platelike" too); sternotomy wires and clips are none. Devices leave No Finding,
+  but for a tracheostomy and a defibrillator.
 
 It departs where the labeler's parser misses plain words: "is not seen" denies, and "clear except for" affirms. The code
 and the phrase lists are this project's own.
@@ -88,7 +89,7 @@ def labels_of(mentions: Sequence[Mention]) -> Labels:
             labels[name] = _stronger(labels[name], mention.value)
         if mention.value != NEGATIVE and mention.phrase in ("chf", "heart failure"):
             labels["Cardiomegaly"] = _stronger(labels["Cardiomegaly"], UNCERTAIN)
-    if all(mention.value == NEGATIVE or mention.classes == ("Support Devices",) for mention in mentions):
+    if all(mention.value == NEGATIVE or _leaves_no_finding(mention) for mention in mentions):
         labels["No Finding"] = POSITIVE
     return labels
 
@@ -111,7 +112,8 @@ def find_mentions(text: str) -> list[Mention]:
         elif character == ",":
             sentence.append(_Event(SEPARATOR | COMMA, (), match.start(), match.end()))
         elif character == ":":
-            sentence.append(_Event(BREAK, (), match.start(), match.end()))
+            said = bool(sentence) and bool(sentence[-1].roles & FINDING) and match.start() - sentence[-1].end <= 1
+            sentence.append(_Event(VERB if said else BREAK, (), match.start(), match.end()))  # `Heart size: normal`
         elif character == "?":
             sentence.append(_Event(UNCERTAINTY_BEFORE, (), match.start(), match.end()))
         else:
@@ -127,10 +129,13 @@ def normalise(text: str) -> str:
     """Lower case, single spaces, hyphens as spaces, slashes as `or`; paragraphs and list items become sentences."""
     if "\n" in text:
         text = _PARAGRAPH.sub(" . ", text)
+    if ":" in text:
+        text = _NONE.sub(" absent", text)
     return " ".join(_SLASH.sub(" or ", text.lower()).translate(_CHARACTERS).split())
 
 
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n|\n[ \t]*[-*\u2022][ \t]")
+_NONE = re.compile(r":\s*(?:none|no|absent|negative)\b(?=\s*(?:[.;,\n]|$))", re.IGNORECASE)  # `Pneumothorax: None.`
 _SLASH = re.compile(r"(?<=[a-z])/(?=[a-z])")
 _CHARACTERS = str.maketrans(
     {"-": " ", "\u2010": " ", "\u2013": " ", "/": " ", "(": " , ", ")": " , ", "[": " ", "]": " "}
@@ -330,6 +335,10 @@ class _Clause:
             if event.roles & end:
                 return False
         return False
+
+
+def _leaves_no_finding(mention: Mention) -> bool:
+    return _is_device(mention) and not mention.phrase.startswith(("tracheostomy", "defib"))
 
 
 def _is_device(mention: Mention | None) -> bool:
