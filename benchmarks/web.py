@@ -92,7 +92,7 @@ def cleaned_rows(store: Store, phantom: Path, seed: int) -> pl.DataFrame:
         flags=pl.Series(flags, dtype=pl.List(pl.String)),
         prompt_version=pl.lit("v1"),
         prompt_digest=pl.lit(load_prompt("v1").digest),
-        model=pl.lit("rules-2"),
+        model=pl.lit("rules-3"),
         parameters_digest=pl.lit("0" * 64),
         endpoint=pl.lit("embedded"),
         **{name: pl.lit(1) for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "attempts")},

@@ -44,7 +44,7 @@ def test_one_study_shows_diff_guards_labels_and_image(reader: Reader) -> None:
     picture = reader.client.get(f"/image/{image}")
     assert picture.headers["content-type"] == "image/jpeg" and picture.content[:2] == b"\xff\xd8"
     both = reader.get("/versions", study=study, model=SLOPPY)
-    assert "rules-2" in both and SLOPPY in both
+    assert "rules-3" in both and SLOPPY in both
 
 
 def test_a_decision_lands_in_reviews_and_in_what_training_sees(reader: Reader, store: Store) -> None:
@@ -212,7 +212,7 @@ def test_rejected_studies_are_cleaned_again_in_the_background(reader: Reader, st
     assert "done" in reader.get("/jobs")
     again = store.read("cleaned_reports").filter(prompt_version="v2")
     assert sorted(f"phantom/{study}" for study in again["study_id"]) == sorted(rejected)
-    assert ("v2", "rules-2") in reader.library.cleanings
+    assert ("v2", "rules-3") in reader.library.cleanings
 
 
 def test_credentialed_reports_are_not_sent_to_a_public_host(store: Store) -> None:

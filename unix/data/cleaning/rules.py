@@ -25,7 +25,12 @@ from unix.data.labels import find_mentions
 from unix.data.sections import body_sections, split_sections
 from unix.records import CleanedReport, RemovedSpan
 
-_WHOLE_SECTIONS = {"wet read": "wet_read", "addendum": "addendum", "notification": "notification"}
+_WHOLE_SECTIONS = {
+    "wet read": "wet_read",
+    "addendum": "addendum",
+    "notification": "notification",
+    "recommendations": "filler",  # an answer has no field for it, and no category is nearer
+}
 _SEPARATOR_LINE = re.compile(
     r"^[ \t]*(?:[_=*~#-]{4,}|\(over\)|\(cont(?:inued|\.)?\)|final (?:radiology )?report)[ \t]*$", re.M | re.I
 )

@@ -10,7 +10,7 @@ _END = re.compile(
     r"""
     (?<![\s(]Dr)(?<!^Dr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bvs)(?<!\bNo)(?<!\bSt)(?<!\bapprox)(?<!\bFig)(?<!\bFigs)(?<!\bet\sal)
     (?<!\b[A-Za-z])(?<!\ba\.m)(?<!\bp\.m)(?<!\bM\.D)(?<!\be\.g)(?<!\bi\.e)
-    [.!?]+["')\]]*\s+(?=\S)
+    (?:[.!?]+["')\]]*\s+(?=\S)|(?<=[a-z]{3})\.(?=[A-Z][a-z]+\s))
     """,
     re.VERBOSE,
 )

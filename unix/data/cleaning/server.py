@@ -17,7 +17,7 @@ from unix.data.cleaning.prompt import PRIOR_REFERENCE, categories_of, unwrap_rep
 from unix.data.cleaning.rules import clean_report
 from unix.errors import ConfigError
 
-MODEL = "rules-2"
+MODEL = "rules-3"
 """The name under which the rule cleaner answers. It changes whenever the rules do."""
 
 _CHARACTERS_PER_TOKEN = 4

@@ -24,7 +24,7 @@ def test_two_prompts_differ_where_one_removes_references_to_priors(phantom_store
     assert (summary.a.prompt, summary.b.prompt, summary.sample) == ("v1", "v2", 30)
     for side in (summary.a, summary.b):
         assert side.accepted + side.flagged + side.rejected + side.failed + side.missing == 30
-        assert side.model == "rules-2"
+        assert side.model == "rules-3"
     assert summary.b.mean_words < summary.a.mean_words
     assert 0 < summary.same_text < 1
     assert sum(summary.statuses.values()) == 30

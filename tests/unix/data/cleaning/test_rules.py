@@ -109,6 +109,18 @@ def test_wet_reads_and_addenda_go_whole() -> None:
     assert {"wet_read", "addendum"} <= {span.category for span in cleaned.removed}
 
 
+def test_recommendations_have_no_field_and_are_counted_among_what_went() -> None:
+    cleaned = clean_report(" FINDINGS: Clear.\n\n IMPRESSION: Normal.\n\n RECOMMENDATION(S): Chest CT in 3 months.\n")
+    assert (cleaned.findings, cleaned.impression) == ("Clear.", "Normal.")
+    assert [(span.text, span.category) for span in cleaned.removed] == [
+        ("RECOMMENDATION(S): Chest CT in 3 months.", "filler")
+    ]
+
+
+def test_a_sentence_ends_where_the_space_after_its_stop_is_missing() -> None:
+    assert clean_report("Cardiac size appears normal.This is a young man.").findings == "Cardiac size appears normal."
+
+
 def test_without_headers_the_text_counts_as_findings() -> None:
     cleaned = clean_report("Small effusion. Thank you.")
     assert (cleaned.findings, cleaned.impression) == ("Small effusion.", "")
