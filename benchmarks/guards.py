@@ -3,7 +3,9 @@
     .venv/bin/python benchmarks/guards.py --json build/bench/guards.json [--real ../shared/real_cxr]
 
 An error counts only where the cleaning is accepted without it, so that a guard that refuses everything gains nothing.
-`--real` takes the notes of a folder in MIMIC-CXR's layout too: as cleaning, their findings and impression as written.
+Each folder of `tests/fixtures/faithful` is a source: reports whose noise is marked, and sentences of noise put into
+them. `--real` takes the notes of a folder in MIMIC-CXR's layout too: as cleaning, their findings and impression as
+written.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from unix.records import CleanedReport, Status
 PHANTOM_SEEDS = (11, 12, 13)
 NUM_PHANTOM_PER_SEED = 60
 NUM_TIMED = 2000
+FAITHFUL = Path("tests/fixtures/faithful")
 
 
 def phantom_reports(seeds: Iterable[int], num_per_seed: int) -> Iterator[Faithful]:
@@ -109,6 +112,9 @@ def main() -> None:
         "dictated, other noise": list(noisier(dictated, num_per_sentence=3)),
         "phantom": list(phantom_reports(PHANTOM_SEEDS, NUM_PHANTOM_PER_SEED)),
     }
+    for folder in sorted(FAITHFUL.iterdir()):
+        reports = dictated_reports(folder / "reports.txt")
+        sources[folder.name] = [*reports, *noisier(reports, num_per_sentence=3, path=folder / "noise.txt")]
     if arguments.real is not None:
         sources["real"] = list(real_reports(arguments.real))
     results = {name: injected_errors(reports) for name, reports in sources.items()}

@@ -87,9 +87,12 @@ def too_long(pair: Pair) -> bool:
 
 
 def too_short(pair: Pair) -> bool:
-    """Under a fifth of the words of a findings and impression of some length."""
-    length = sum(len(words) for words in {sentence.words for sentence in pair.body})
-    return length >= 40 and 5 * sum(len(sentence.words) for sentence in pair.kept) < length
+    """Under a fifth of the words of a findings and impression of some length, what ails the patient left out."""
+    kept = sum(len(sentence.words) for sentence in pair.kept)
+    sentences = {sentence.words: sentence.text for sentence in pair.body}
+    if sum(map(len, sentences)) < max(40, 5 * kept + 1):
+        return False
+    return 5 * kept < sum(len(words) for words, text in sentences.items() if not is_request(text))
 
 
 def json_repaired(pair: Pair) -> bool:

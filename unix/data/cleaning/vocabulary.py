@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import yaml
 
-from unix.data.phrases import PhraseBook, expand
+from unix.data.phrases import phrase_expression
 from unix.errors import ConfigError
 
 
@@ -18,10 +18,12 @@ class Vocabulary(NamedTuple):
     ends: re.Pattern[str]
     technique: re.Pattern[str]
     noise: re.Pattern[str]
+    ails: re.Pattern[str]
     shows: re.Pattern[str]
     parts: re.Pattern[str]
     abnormal: re.Pattern[str]
     degree: re.Pattern[str]
+    describes: re.Pattern[str]
 
 
 @cache
@@ -31,8 +33,7 @@ def vocabulary() -> Vocabulary:
     lists = cast(dict[str, list[str]], yaml.safe_load(path.read_text(encoding="utf-8")))
     if set(lists) != set(Vocabulary._fields):
         raise ConfigError(f"{path} has the lists {', '.join(lists)}; it needs {', '.join(Vocabulary._fields)}")
-    phrases = {name: [phrase for pattern in patterns for phrase in expand(pattern)] for name, patterns in lists.items()}
-    return Vocabulary(**{name: re.compile(PhraseBook(dict.fromkeys(phrases[name], True)).pattern()) for name in lists})
+    return Vocabulary(**{name: re.compile(phrase_expression(patterns)) for name, patterns in lists.items()})
 
 
 def tells_of_images(words: str) -> bool:
@@ -53,22 +54,57 @@ def is_noise(words: str) -> bool:
 
 
 def is_request(text: str) -> bool:
-    """Whether a sentence says why the study was asked for, or how it was made."""
+    """Whether a sentence says why the study was asked for, what ails the patient, or how the study was made."""
     if _REQUEST.search(text) is not None:
         return True
-    return _HISTORY.search(text) is not None and vocabulary().shows.search(text.lower()) is None
+    known, words = vocabulary(), text.lower()
+    if known.shows.search(words) is not None:
+        return False
+    if _HISTORY.search(text) is not None:
+        return True
+    if known.degree.search(words) is not None or _PLACE.search(text) is not None:
+        return False
+    return known.ails.search(words) is not None or _BARE.search(text) is not None or not _describes(words)
+
+
+def _describes(words: str) -> bool:
+    """Whether most words of some length are words by which images are described."""
+    known = vocabulary()
+    foreign = words
+    for phrases in (known.describes, known.abnormal, known.parts, known.ends):
+        foreign = phrases.sub(" ", foreign)
+    return 2 * len(_LONG_WORD.findall(foreign)) < len(_LONG_WORD.findall(words))
 
 
 _REQUEST = re.compile(
-    r"^\W*(?:indications?|history|clinical (?:history|information|indication)|reason for \w+|technique|comparisons?"
-    r"|exam(?:ination)?|procedure|notification)\s*:|^\W*(?:an? |the )?addend\w+\b"
-    r"|^\W*(?:please )?(?:evaluate|assess|rule out|r/o|eval|question of|history of)\b|\bICD[- ]?(?:9|10)\b"
+    r"^\W*(?:an? |the )?addend\w+\b|^\W*clinically\b"
+    r"|^\W*(?:(?:please|to) )?(?:evaluate|assess|rule out|r/o|eval|question of|history of|check|verify|query)\b"
+    r"|^\W*(?:indications?|history|hx|requests?|discussion|reason(?: for \w+)?|technique|comparisons?"
+    r"|exam(?:ination)?|procedure|notification)\s*:"
+    r"|^\W*clinical (?:concern|suspicion|question|query|history|information|indication|data|details)\b"
+    r"|\bICD[- ]?(?:9|10)\b"
     r"|\b(?:study|exam(?:ination)?|image|film) (?:is |was )?(?:\w+ )?(?:limited|degraded)\b",
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
-    r"\byears?[- ]old\b|\b(?:history of|patient with)\b"
+    r"\b(?:years?|months?)[- ]old\b|\b\d+ ?y/?o\b|^\W*(?:he|she|pt|mrs?|ms)\b|\bpatient with\b"
+    r"|\bpatient (?:has|had) (?:an? )?(?:known|past|prior)\b|\bpatient (?:is|was) (?:an?|on|known|being)\b"
+    r"|(?<!natural )\bhistory\b|\b(?:diagnosed|treated|hospitali[sz]ed|chemotherapy|antibiotics)\b"
+    r"|\bphysical exam\w*|\bcrackles\b|\bauscultat\w+|\bpcr\b|\b(?:was|were) sent\b|\bunder(?:went|go\w+)\b"
+    r"|\b(?:post[- ]?op(?:erative)?|hospital) day\b|\bpod ?#?\d|\b(?:raised|suspected) clinically\b"
     r"|[,;] (?:please )?(?:evaluate|assess|eval|rule out|r/o)\b(?! with)"
     r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
+    re.IGNORECASE,
+)
+# A condition without a statement: "known COPD", "pneumonia?", "tube placement".
+_BARE = re.compile(
+    r"^\W*(?:known|hx|h/o|question|concern:|dx|diagnosis)(?=\W)|^\W*\w+(?:\W+\w+){0,3}\s*\?\s*$"
+    r"|^\W*(?!interval|new)(?:[\w/-]+ ){0,2}(?:placement|check)\W*$",
+    re.IGNORECASE,
+)
+_LONG_WORD = re.compile(r"\b(?!(?:were|with|this|that|these|those|there|from|have|been|which)\b)[a-z]{4,}")
+_PLACE = re.compile(
+    r"\b(?:left|right|bilateral\w*|both|lungs?|lobes?|bas(?:e|es|al|ilar)|apex|apices|apical|hil\w+|pleura\w*|ribs?"
+    r"|spine|heart|mediastin\w+|tip)\b",
     re.IGNORECASE,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from unix.data.sections import parse_sections
+from unix.data.sections import body_sections, parse_sections
 from unix.records import CleanedReport
 
 DICTATED = Path(__file__).parent / "dictated_reports.txt"
@@ -36,9 +36,9 @@ class Faithful:
     cleaned: CleanedReport
 
 
-def dictated_reports() -> list[Faithful]:
-    """The invented reports of `dictated_reports.txt`: the raw text, and what is left without the marked noise."""
-    blocks = re.split(r"^=== \d+\n", DICTATED.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+def dictated_reports(path: Path = DICTATED) -> list[Faithful]:
+    """The invented reports of a file: the raw text, and what is left without the noise that it marks."""
+    blocks = re.split(r"^=== \d+\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     return [Faithful(block.replace("{{", "").replace("}}", ""), _without_marked(block)) for block in blocks]
 
 
@@ -48,12 +48,12 @@ def without_headers(report: Faithful) -> Faithful:
     return Faithful(text, CleanedReport(text, ""))
 
 
-def noisier(reports: list[Faithful], num_per_sentence: int = 12) -> Iterator[Faithful]:
-    """The true cleanings of reports with each sentence of `noise_sentences.txt` put into several of them.
+def noisier(reports: list[Faithful], num_per_sentence: int = 12, path: Path = NOISE) -> Iterator[Faithful]:
+    """The true cleanings of reports with each sentence of a file of noise put into several of them.
 
     A third of the raw texts has no headers; a sentence that ends in a comma begins another.
     """
-    lines = [line for line in NOISE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     for number, line in enumerate(lines):
         for turn in range(num_per_sentence):
             cleaned = reports[(number * 7 + turn * 5) % len(reports)].cleaned
@@ -90,8 +90,11 @@ def inject(report: Faithful, seed: int) -> Iterator[Injected]:
 
 
 def _without_marked(block: str) -> CleanedReport:
-    sections = parse_sections(re.sub(r"\{\{.*?\}\}", "", block, flags=re.DOTALL))
-    return CleanedReport(" ".join(sections.findings.split()), " ".join(sections.impression.split()))
+    text = re.sub(r"\{\{.*?\}\}", "", block, flags=re.DOTALL)
+    sections = parse_sections(text)
+    if sections.findings or sections.impression:
+        return CleanedReport(" ".join(sections.findings.split()), " ".join(sections.impression.split()))
+    return CleanedReport(" ".join(" ".join(text[span.body : span.end] for span in body_sections(text)).split()), "")
 
 
 def _cases(report: Faithful, variant: Callable[[str, str], Iterator[str]]) -> Iterator[CleanedReport]:
