@@ -68,18 +68,19 @@ def is_request(text: str) -> bool:
 
 
 def _describes(words: str) -> bool:
-    """Whether most words of some length are words by which images are described."""
+    """Whether most words of some length are words by which images are described; one strange word is not enough."""
     known = vocabulary()
     foreign = words
     for phrases in (known.describes, known.abnormal, known.parts, known.ends):
         foreign = phrases.sub(" ", foreign)
-    return 2 * len(_LONG_WORD.findall(foreign)) < len(_LONG_WORD.findall(words))
+    num_foreign = len(_LONG_WORD.findall(foreign))
+    return num_foreign < max(2, len(_LONG_WORD.findall(words)) / 2)
 
 
 _REQUEST = re.compile(
     r"^\W*(?:an? |the )?addend\w+\b|^\W*clinically\b"
     r"|^\W*(?:(?:please|to) )?(?:evaluate|assess|rule out|r/o|eval|question of|history of|check|verify|query)\b"
-    r"|^\W*(?:indications?|history|hx|requests?|discussion|reason(?: for \w+)?|technique|comparisons?"
+    r"|^\W*(?:indications?|history|hx|requests?|reason(?: for \w+)?|technique|comparisons?"
     r"|exam(?:ination)?|procedure|notification)\s*:"
     r"|^\W*clinical (?:concern|suspicion|question|query|history|information|indication|data|details)\b"
     r"|\bICD[- ]?(?:9|10)\b"
@@ -90,7 +91,7 @@ _HISTORY = re.compile(
     r"\b(?:years?|months?)[- ]old\b|\b\d+ ?y/?o\b|^\W*(?:he|she|pt|mrs?|ms)\b|\bpatient with\b"
     r"|\bpatient (?:has|had) (?:an? )?(?:known|past|prior)\b|\bpatient (?:is|was) (?:an?|on|known|being)\b"
     r"|(?<!natural )\bhistory\b|\b(?:diagnosed|treated|hospitali[sz]ed|chemotherapy|antibiotics)\b"
-    r"|\bphysical exam\w*|\bcrackles\b|\bauscultat\w+|\bpcr\b|\b(?:was|were) sent\b|\bunder(?:went|go\w+)\b"
+    r"|\bphysical exam\w*|\bcrackles\b|\bauscultat\w+|\b(?:was|were) sent\b|\bunder(?:went|go\w+)\b"
     r"|\b(?:post[- ]?op(?:erative)?|hospital) day\b|\bpod ?#?\d|\b(?:raised|suspected) clinically\b"
     r"|[,;] (?:please )?(?:evaluate|assess|eval|rule out|r/o)\b(?! with)"
     r"|\b(?:presents|presented|presenting|admitted|complain\w+) (?:with|for|of|to)\b",
