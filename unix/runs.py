@@ -17,6 +17,10 @@ from unix.errors import ConfigError, ResumeError, WeightsError
 
 META_FILE = "meta.json"
 METRICS_FILE = "metrics.jsonl"
+MACHINE_COLUMNS = frozenset(
+    {"tokens_per_second", "data_wait_seconds", "seconds", "memory_gb", "model_flops_utilisation"}
+)
+"""What in the metrics tells of the machine, not of the training: all else is the same in a run that was resumed."""
 INCIDENTS_FILE = "incidents.jsonl"
 _LAST_BYTES = 1 << 16
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from unix.errors import WeightsError
 from unix.evaluation.charts import Series
-from unix.runs import META_FILE, METRICS_FILE, newest_checkpoint
+from unix.runs import MACHINE_COLUMNS, META_FILE, METRICS_FILE, newest_checkpoint
 
-_NO_LOSS = frozenset({"step", "part", "grad_norm", "learning_rate", "tokens_per_second", "data_wait_seconds"})
+_NO_LOSS = MACHINE_COLUMNS | {"step", "part", "grad_norm", "learning_rate"}
 
 
 @dataclass(frozen=True, slots=True)

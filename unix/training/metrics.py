@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from unix.runs import METRICS_FILE
 from unix.training.tensorboard import TensorBoard
-
-FILE_NAME = "metrics.jsonl"
-MACHINE_COLUMNS = frozenset(
-    {"tokens_per_second", "data_wait_seconds", "seconds", "memory_gb", "model_flops_utilisation"}
-)
-"""What tells of the machine, not of the training: all else is the same in a run that was resumed."""
 
 
 class MetricsFile:
@@ -22,7 +17,7 @@ class MetricsFile:
     """
 
     def __init__(self, run_dir: str | Path, step: int, tensorboard: bool = False) -> None:
-        path = Path(run_dir) / FILE_NAME
+        path = Path(run_dir) / METRICS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step else []
         aside = path.with_suffix(".partial")
@@ -52,7 +47,7 @@ class MetricsFile:
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     """All rows of a run, oldest first; a number that was not finite is NaN."""
-    rows = (json.loads(line) for line in _whole_lines(Path(run_dir) / FILE_NAME))
+    rows = (json.loads(line) for line in _whole_lines(Path(run_dir) / METRICS_FILE))
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 

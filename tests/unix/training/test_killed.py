@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from unix.runs import MACHINE_COLUMNS
 from unix.training import checkpoint, engine
-from unix.training.metrics import MACHINE_COLUMNS, read_metrics
+from unix.training.metrics import read_metrics
 from unix.training.optim import Optimizer
 from unix.training.run import train
 from unix.training.stages import TrainConfig

@@ -15,8 +15,9 @@ from unix.errors import ConfigError, Interrupted, ResumeError, WeightsError
 from unix.model.dual_branch import is_generation
 from unix.model.weights.native import load_model
 from unix.records import Task
+from unix.runs import MACHINE_COLUMNS
 from unix.training.checkpoint import newest_checkpoint, read_meta
-from unix.training.metrics import MACHINE_COLUMNS, read_metrics
+from unix.training.metrics import read_metrics
 from unix.training.optim import Optimizer
 from unix.training.run import TrainSummary, train
 

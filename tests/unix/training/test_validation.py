@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from unix.training.metrics import MACHINE_COLUMNS, read_metrics
+from unix.runs import MACHINE_COLUMNS
+from unix.training.metrics import read_metrics
 from unix.training.run import train
 
 
