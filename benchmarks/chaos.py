@@ -115,10 +115,17 @@ class Unattended:
             )
             try:
                 wait_for(lambda: "Prefect: http" in log.read_text() or process.poll() is not None, "make up")
+                self._start_nothing_by_itself()
                 yield
             finally:
                 process.terminate()
                 process.wait(180)
+
+    def _start_nothing_by_itself(self) -> None:
+        """Remove the automations that start a deployment: here only the rounds do."""
+        for automation in self._ask("POST", "/automations/filter", {}):
+            if any(action["type"] == "run-deployment" for action in automation["actions"]):
+                self._client.delete(f"/automations/{automation['id']}").raise_for_status()
 
     def start(self, flow: str, parameters: dict[str, Any]) -> str:
         """Start a flow's deployment; the run's id."""
