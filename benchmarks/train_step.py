@@ -68,7 +68,7 @@ def configuration(stage: str, work: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.build(config.model_dump(mode="json") | {"model": CONFIG.model_dump(mode="json")} | changes)
 
 
-def make(work: Path, latents: bool) -> None:
+def make(work: Path, latents: bool, channels: int) -> None:
     """Shards, a starting checkpoint with random weights, and its latents."""
     store = str(work / "store")
     write_phantom(PhantomConfig(studies=STUDIES, out=str(work / "phantom"), image_size=384))
@@ -79,7 +79,7 @@ def make(work: Path, latents: bool) -> None:
     start = work / "start"
     model = DualBranch.build(CONFIG, 0)
     torch.nn.init.normal_(model.latent_out.weight, 0, 0.02)  # its zeros would keep every gradient at zero
-    save_model(start, model, KLF16(KLF16Config()))
+    save_model(start, model, KLF16(KLF16Config(base_channels=channels)))
     reader = ShardReader(work / "store" / "shards" / SETS[0], Split.TRAIN)
     Tokenizer.train([reader.read(index).findings for index in range(reader.samples)], 1024).save(start)
     packing = UnderstandingPacking(prompts=("Describe this chest X-ray.",))
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=("stage1", "stage2"), default=["stage2", "stage1"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels", type=int, default=128, help="of the autoencoder's first level; kl-f16 has 128")
     parser.add_argument("--no-encoding", action="store_true", help="leave the comparison of latents out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -199,13 +200,14 @@ def main() -> None:
         "benchmark": "train_step",
         "rounds": options.rounds,
         "threads": options.threads,
+        "autoencoder_channels": options.channels,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "bar": BAR,
         "stages": {},
     }
     with tempfile.TemporaryDirectory(prefix="train-step-", ignore_cleanup_errors=True) as temporary:
         work = Path(temporary)
-        make(work, latents="stage2" in options.stages)
+        make(work, "stage2" in options.stages, options.channels)
         for stage in options.stages:
             row = result["stages"][stage] = compare(stage, work, options.rounds)
             print(
