@@ -28,7 +28,6 @@ from unix.records import Labels
 REPORT_MICRO, REPORT_MACRO = "report_micro_f1", "report_macro_f1"
 FRECHET, READBACK = "frechet_distance", "readback_micro_f1"
 METRICS = (REPORT_MICRO, REPORT_MACRO, FRECHET, READBACK)
-_OTHER_SEED = 1
 
 
 class GateRule(Config):
@@ -214,7 +213,7 @@ def _draws(measured: Measurement, rule: GateRule) -> dict[str, Draws]:
     reports, drawings = measured.reports, measured.drawings
     readers = Patients(reports.patients, rule.seed, rule.resamples)
     viewers = Patients(drawings.patients, rule.seed, rule.resamples)
-    few = Patients(drawings.patients, rule.seed + _OTHER_SEED, rule.distance_resamples)
+    few = Patients(drawings.patients, rule.seed, rule.distance_resamples)
     written = clinical.agreement_draws(reports.predicted, reports.reference, readers)
     read = clinical.agreement_draws(drawings.read_back, drawings.prompted, viewers)
     rows = np.arange(few.num_samples)

@@ -8,7 +8,7 @@ from typing import Any
 from unix.config import Config, json_digest
 from unix.errors import ResumeError, WeightsError
 from unix.manifest import MANIFEST_FILE, RELEASES_FOLDER, Manifest, Parents, find_manifest, read_release
-from unix.runs import META_FILE, Meta, newest_checkpoint, read_meta
+from unix.runs import META_FILE, Meta, newest_step, read_meta
 
 CONFIGURATION_FILE = "configuration.json"
 
@@ -53,16 +53,12 @@ class ModelParents(Config):
 
 
 def checkpoint_folder(path: str | Path) -> Path:
-    """The step's folder that a run's or a step's folder stands for.
+    """The absolute folder of the step that a run's or a step's folder stands for.
 
     Raises:
         WeightsError: there is no whole checkpoint.
     """
-    folder = Path(path).absolute()
-    step = folder if (folder / META_FILE).is_file() else newest_checkpoint(folder)
-    if step is None:
-        raise WeightsError(f"no checkpoint in {folder}: give a run's folder with step-<N> inside, or a step's folder")
-    return step
+    return newest_step(Path(path).absolute())
 
 
 def model_identity(step: Path) -> str:
