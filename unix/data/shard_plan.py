@@ -15,7 +15,7 @@ import polars as pl
 
 from unix.config import Config, json_digest
 from unix.data.approved import PinnedCleaning, report_outcomes, unusable_text
-from unix.data.images import PictureEncoding
+from unix.data.images import PREPROCESSING, PictureEncoding
 from unix.data.partition import Exclusion, Partition, PartitionImage, SampleRecord, SetSpec, write_inputs
 from unix.data.shard_index import read_index
 from unix.data.shard_writer import member_order, parse_shard_file
@@ -224,7 +224,12 @@ def _input(path: str, record: SampleRecord, encoding: PictureEncoding) -> Partit
     file = Path(path)
     size = file.stat().st_size if file.exists() else None
     quality = encoding.quality if encoding.format == "jpg" else encoding.format
-    made_from = {"record": record.model_dump(mode="json"), "bytes": size, "quality": quality}
+    made_from = {
+        "record": record.model_dump(mode="json"),
+        "bytes": size,
+        "quality": quality,
+        "preprocessing": PREPROCESSING,
+    }
     return PartitionImage(path=path, sets=(), made_from=json_digest(made_from)[:32], record=record)
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from unix.config import Config, json_digest
 from unix.data.approved import pin_cleaning
 from unix.data.engines import EngineName, spread
-from unix.data.images import PictureEncoding
+from unix.data.images import PREPROCESSING, PictureEncoding
 from unix.data.partition import Exclusion, PartitionResult, image_members, read_result, write_partition
 from unix.data.shard_card import write_card
 from unix.data.shard_index import index_file
@@ -82,7 +82,8 @@ class ShardsConfig(Config):
 
     def content_digest(self) -> str:
         """Digest of the settings that decide what the sets hold."""
-        return json_digest(self.model_dump(mode="json", exclude={"store", "out", "workers", "engine"}))
+        settings = self.model_dump(mode="json", exclude={"store", "out", "workers", "engine"})
+        return json_digest({**settings, "preprocessing": PREPROCESSING})
 
 
 class SetSummary(Config):
