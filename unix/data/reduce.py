@@ -19,9 +19,9 @@ Sums = npt.NDArray[np.uint8 | np.uint16]
 _Band = tuple[slice, slice, npt.NDArray[np.float32]]
 """Pixels of the result, the boxes that they are made from, and whole-numbered weights [pixels, boxes]."""
 
-BOXES_PER_PIXEL = 2.3
-"""Boxes that must remain per pixel of the result, in each direction. Of ten real radiographs encoded at quality 95 the
-worst loses 0.6 dB at 2.0, and 0.3 at 2.3.
+_BOXES_PER_PIXEL = 2.9
+"""Boxes that must remain per pixel of the result, in each direction, where a picture is averaged here. At 2.3 pictures
+that are encoded at quality 95 afterwards lose up to 0.1 dB by it.
 """
 _SUPPORT = 3
 """Lobes of LANCZOS on each side."""
@@ -58,7 +58,9 @@ class Reducer:
         """The picture at `rows` x `columns`, neither larger than it is: uint8."""
         picture = self._picture
         per_pixel = min(picture.rows / rows, picture.columns / columns)
-        box = next((each for each in _BOXES if per_pixel / each >= BOXES_PER_PIXEL and each > picture.box), picture.box)
+        box = next(
+            (each for each in _BOXES if per_pixel / each >= _BOXES_PER_PIXEL and each > picture.box), picture.box
+        )
         sums = self._sums(box)
         down = _bands(picture.rows, rows, box, _ROWS_AT_ONCE, 2**_FIRST_BITS // (box // picture.box) ** 2)
         across = _bands(picture.columns, columns, box, _COLUMNS_AT_ONCE, 2**_SECOND_BITS)
