@@ -43,7 +43,8 @@ def attend(query_BHLD: Tensor, kv: KeyValue, mask: Tensor | None = None, causal:
 
 _PLAINLY = range(33, 192)
 """Numbers of queries for which torch's fused kernel on a CPU takes 32 at a time (64 from 192 on), fetching all keys and
-values anew for each: matrix products and a softmax take about half of its time there, for the memory of the weights."""
+values anew for each: matrix products and a softmax take little more than half of its time there, and keep the softmax
+for the backward pass."""
 
 
 class BranchLayer(nn.Module):

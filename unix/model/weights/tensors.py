@@ -8,6 +8,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -92,6 +93,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], advance: Callable[[
             # numpy knows no bfloat16: bytes are bytes
             file.write(value.reshape(-1).view(torch.uint8).numpy().data)
             offset += size
+            del value  # gone before the next is read
             if advance is not None:
                 advance(1)
         text = json.dumps(header).encode()
@@ -151,22 +153,41 @@ def _safetensors(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str,
 
 
 def _pickled(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, list[int]]]:
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read the weights {path} without running code from it: {reason}") from error
-    for wrapping in _WRAPPINGS:
-        if isinstance(values, dict) and isinstance(values.get(wrapping), dict):
-            values = values[wrapping]
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds a {type(values).__name__}, not tensors by name")
-    tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
+    file = _PickledFile(path)
+    return {name: partial(file.read, name) for name in file.tensors}, {
+        name: list(value.shape) for name, value in file.tensors.items()
+    }
 
-    def reader(value: Tensor) -> Callable[[], Tensor]:
-        return lambda: value.detach().clone()
 
-    return (
-        {name: reader(value) for name, value in tensors.items()},
-        {name: list(value.shape) for name, value in tensors.items()},
-    )
+_MOST_MAPPED = 64 << 20
+"""Bytes that may be read through one mapping of a file before it is mapped anew: pages once read stay resident."""
+
+
+class _PickledFile:
+    """Tensors in torch's own format, mapped into memory and read without running code."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._num_read = path, 0
+        self.tensors = self._map()
+
+    def read(self, name: str) -> Tensor:
+        """A copy of one tensor."""
+        value = self.tensors[name].detach().clone()
+        self._num_read += value.nbytes
+        if self._num_read > _MOST_MAPPED:
+            self.tensors.clear()  # unmaps the file
+            self._num_read, self.tensors = 0, self._map()
+        return value
+
+    def _map(self) -> dict[str, Tensor]:
+        path = self._path
+        try:
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"cannot read the weights {path} without running code from it: {reason}") from error
+        if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
+            values = values["state_dict"]
+        if not isinstance(values, dict):
+            raise WeightsError(f"{path} holds a {type(values).__name__}, not tensors by name")
+        return {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
