@@ -44,10 +44,14 @@ with Engine(place, EngineConfig(sharding="full")) as engine:
 """
 
 
+_CODE = 32 * 2**20
+"""Of the libraries, loaded when first used."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "share"), [(2, 0.65), (3, 0.5)], ids=["halves", "uneven thirds"])
-def test_each_rank_holds_its_part_alone(ranks: int, share: float, tmp_path: Path, repository: Path) -> None:
-    """A rank's memory grows by its part and little more: read whole and then spread, it grew by more than the model."""
+@pytest.mark.parametrize("ranks", [2, 3], ids=["halves", "uneven thirds"])
+def test_each_rank_holds_its_part_alone(ranks: int, tmp_path: Path, repository: Path) -> None:
+    """A rank's memory grows by its part and its rows of one tensor; read whole and then spread it grew by it all."""
     config = ModelConfig.build(
         {
             "decoder": {
@@ -65,13 +69,14 @@ def test_each_rank_holds_its_part_alone(ranks: int, share: float, tmp_path: Path
     model = DualBranch.build(config, 0)
     save_model(tmp_path, model, NoCodec(NoCodecConfig()))
     size = sum(value.numel() * 4 for value in model.parameters())
+    largest = max(value.numel() * 4 for value in model.parameters())
     commands = [[sys.executable, "-c", _RANK, str(tmp_path), str(rank), str(ranks)] for rank in range(ranks)]
     started = [subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) for command in commands]
-    for process in started:
-        found = json.loads(process.communicate(timeout=500)[0])
+    for printed in [process.communicate(timeout=500)[0] for process in started]:
+        found = json.loads(printed)
         assert found["wrong"] == []
         assert found["sharded"] == len(list(model.parameters()))
-        assert size / ranks * 0.9 < found["grown"] < share * size
+        assert size / ranks * 0.9 < found["grown"] < (size + largest) / ranks + _CODE
 
 
 def test_what_does_not_fit_is_refused(warm, tmp_path) -> None:
