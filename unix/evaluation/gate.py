@@ -38,6 +38,8 @@ class GateRule(Config):
     readback_micro_f1_margin: float = Field(default=0.06, ge=0)
     frechet_distance_margin: float = Field(default=0.25, ge=0)
     """As a share of the champion's distance, whose scale is the encoder's."""
+    frechet_distance_least_margin: float = Field(default=0.02, ge=0)
+    """As a share of what one average image would get: the margin where the champion's distance is next to nothing."""
     above_best_constant: float = Field(default=0.05, ge=0)
     """Floor of the report metrics without a champion: so much above the best label set that ignores the image."""
     above_shuffled: float = Field(default=0.05, ge=0)
@@ -142,7 +144,10 @@ def _against_champion(candidate: Measurement, champion: Measurement, rule: GateR
         REPORT_MICRO: rule.report_micro_f1_margin,
         REPORT_MACRO: rule.report_macro_f1_margin,
         READBACK: rule.readback_micro_f1_margin,
-        FRECHET: rule.frechet_distance_margin * theirs[FRECHET].value,
+        FRECHET: max(
+            rule.frechet_distance_margin * theirs[FRECHET].value,
+            rule.frechet_distance_least_margin * _of_one_image(champion.drawings),
+        ),
     }
     compared: dict[str, Comparison] = {}
     for name in METRICS:
@@ -171,12 +176,10 @@ def _against_floors(candidate: Measurement, rule: GateRule) -> dict[str, Compari
     reference_NK, prompted_NK = clinical.positives(reports.reference), clinical.positives(drawings.prompted)
     constant_NK = np.repeat(clinical.best_constant_set(reference_NK)[None], len(reference_NK), axis=0)
     shuffled = clinical.shuffled_micro_f1(clinical.positives(drawings.read_back), prompted_NK, rule.seed)
-    # one and the same image has no spread: at the real images' mean its distance is their variance
-    one_image = float(np.asarray(drawings.real_ND, dtype=np.float64).var(axis=0, ddof=1).sum())
     limits = {
         REPORT_MICRO: ("the best constant", clinical.micro_f1(constant_NK, reference_NK) + rule.above_best_constant),
         REPORT_MACRO: ("the best constant", clinical.macro_f1(constant_NK, reference_NK) + rule.above_best_constant),
-        FRECHET: ("one average image", rule.share_of_one_image * one_image),
+        FRECHET: ("one average image", rule.share_of_one_image * _of_one_image(drawings)),
         READBACK: ("shuffled prompts", shuffled + rule.above_shuffled),
     }
     compared: dict[str, Comparison] = {}
@@ -195,6 +198,11 @@ def _against_floors(candidate: Measurement, rule: GateRule) -> dict[str, Compari
             why=f"{value:.3f}, {sign} {limit:.3f} wanted by {baseline}",
         )
     return compared
+
+
+def _of_one_image(drawings: Drawings) -> float:
+    """The distance of one average image every time: it has no spread, so that is the variance of the real ones."""
+    return float(np.asarray(drawings.real_ND, dtype=np.float64).var(axis=0, ddof=1).sum())
 
 
 def _values(measured: Measurement) -> dict[str, float]:
