@@ -50,7 +50,10 @@ def deploy(folder: Path) -> str:
         try:
             client.read_work_pool(pool)
         except ObjectNotFound:
-            _prefect(folder, "work-pool", "create", pool, "--type", "process")
+            try:
+                _prefect(folder, "work-pool", "create", pool, "--type", "process")
+            except UnixError:
+                client.read_work_pool(pool)  # a worker that starts beside us may have made it first
         for name, limit in project["definitions"]["concurrency_limits"].items():
             client.upsert_global_concurrency_limit_by_name(name, limit)
         _prefect(folder, "deploy", "--all")
