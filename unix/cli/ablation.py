@@ -45,6 +45,30 @@ def cleaning(
     present(ablate_cleaning(AblationConfig.build(options)), json)
 
 
+@ablate.command()
+def joint(
+    from_checkpoint: FromOption,
+    out: OutOption,
+    shards: ShardsOption = None,
+    preset: PresetOption = None,
+    settings: SettingsOption = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    processes: ProcessesOption = None,
+    num_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Euler steps per drawn image.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Table 5: understanding frozen, or both branches trained at 1:1, 1:2, 1:4, 0:1.
+
+    --from is a stage-1 checkpoint. An ablation that was interrupted goes on when the same command runs again.
+    """
+    from unix.ablation.joint import AblateJointConfig, ablate_joint
+
+    options = _options(from_checkpoint, out, shards, preset, settings, limit, seed, processes, store)
+    present(ablate_joint(AblateJointConfig.build({**options, **given(num_steps=num_steps)})), json)
+
+
 def _options(
     from_checkpoint: str,
     out: Path,

@@ -95,13 +95,18 @@ def predict_split(config: EvaluateConfig, task: Task) -> PredictedSplit:
 
 
 def generated_images(split: PredictedSplit) -> Iterator[Pixels]:
-    """The drawings, uint8 [S, S], in the order of the rows.
+    """The drawings, uint8 [S, S], in the order of the rows; raises as `generated_image`."""
+    for key, digest in split.rows.select("image_id", "image_sha256").iter_rows():
+        yield generated_image(split, key, digest)
+
+
+def generated_image(split: PredictedSplit, key: str, digest: str) -> Pixels:
+    """The drawing of one sample, uint8 [S, S].
 
     Raises:
-        EvaluationError: one is missing, or is not the image that was drawn.
+        EvaluationError: it is missing, or is not the image that was drawn.
     """
-    for key, digest in split.rows.select("image_id", "image_sha256").iter_rows():
-        yield _image(split.folder / GENERATED / f"{key}.png", digest)
+    return _image(split.folder / GENERATED / f"{key}.png", digest)
 
 
 def reconstructed_images(split: PredictedSplit) -> Iterator[Pixels]:

@@ -41,6 +41,11 @@ class EvaluateConfig(PredictorConfig):
     seed: int = 0
     processes: int = Field(default_factory=default_processes, ge=1)
     """Worker processes; the number changes no result."""
+    encoder: str | None = "tower"
+    """What images are compared by: `tower` (of the checkpoint), `tower:FOLDER`, `rad-dino:FOLDER`, `random`; None:
+    images are not compared."""
+    training_images: int = Field(default=2000, ge=0)
+    """Training images, at most, among which the nearest is looked for; 0: none is."""
     resamples: int = Field(default=RESAMPLES, ge=1)
     """Bootstrap resamples behind each interval."""
 
