@@ -98,6 +98,7 @@ def demo(work: str, seed: int, size: Size) -> DemoOutcome:
                 seed=seed,
                 num_steps=EULER_STEPS if draws else None,
                 guidance=GUIDANCE if draws else None,
+                store=store,
             )
     return DemoOutcome(seconds, evaluations)
 

@@ -65,7 +65,8 @@ def evaluate(
         num_steps: Euler steps per drawn image.
         guidance: classifier-free guidance on the caption.
         test_set: name of a frozen test set, which decides set, release, split and samples.
-        store: URI of the store that keeps the test set; else $UNIX_STORE, else ./store.
+        store: URI of the store that keeps the test set, and the reports as written, against which reports are scored
+            too; else $UNIX_STORE, else ./store.
     """
     return run(
         f"evaluate {task}",

@@ -1,12 +1,13 @@
 """The arms of an ablation: each a short training from the same checkpoint, measured on the same samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from unix.config import Config
-from unix.evaluation.bootstrap import RESAMPLES, Difference, Draws, Metric, metrics_of, paired_differences
+from unix.evaluation.bootstrap import RESAMPLES
+from unix.evaluation.comparison import ModelResult
 from unix.evaluation.settings import default_processes
 from unix.records import Split
 from unix.training.run import train
@@ -37,19 +38,6 @@ class AblationConfig(Config):
     resamples: int = Field(default=RESAMPLES, ge=1)
 
 
-class ArmResult(Config):
-    """One row of an ablation's table."""
-
-    name: str
-    title: str
-    checkpoint: str
-    steps: int
-    n: int
-    metrics: dict[str, Metric]
-    differences: dict[str, Difference]
-    """This arm minus the first, on the same resampled patients; empty for the first."""
-
-
 class AblationSummary(Config):
     """An ablation's table."""
 
@@ -57,7 +45,7 @@ class AblationSummary(Config):
     from_checkpoint: str
     split: Split
     seed: int
-    arms: tuple[ArmResult, ...]
+    arms: tuple[ModelResult, ...]
     baselines: dict[str, float]
     verdict: str
     """What the intervals say, in words."""
@@ -84,28 +72,3 @@ def arm_config(config: AblationConfig, stage: str, name: str, overrides: Sequenc
 def train_arm(training: TrainConfig) -> str:
     """Train, or continue, one arm; its step's folder."""
     return train(training).checkpoint
-
-
-def arm_result(
-    name: str, title: str, checkpoint: str, steps: int, draws: Mapping[str, Draws], first: Mapping[str, Draws] | None
-) -> ArmResult:
-    """A row of the table, with its differences from the first arm where that is another one."""
-    return ArmResult(
-        name=name,
-        title=title,
-        checkpoint=checkpoint,
-        steps=steps,
-        n=max(one.n for one in draws.values()),
-        metrics=metrics_of(draws),
-        differences={} if first is None else paired_differences(first, draws),
-    )
-
-
-def compared(name: str, arm: ArmResult, first: ArmResult, metric: str, higher_is_better: bool = True) -> str:
-    """One sentence on how an arm's metric compares with the first arm's."""
-    difference = arm.differences[metric]
-    numbers = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], n = {difference.n}"
-    if not difference.separated:
-        return f"{name}: {arm.title} and {first.title} are not told apart ({numbers})."
-    better = (difference.value > 0) == higher_is_better
-    return f"{name}: {arm.title} is {'better' if better else 'worse'} than {first.title} ({numbers})."

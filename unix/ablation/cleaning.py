@@ -5,11 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
-from unix.ablation.arms import AblationConfig, AblationSummary, ArmResult, arm_config, arm_result, compared, train_arm
+from unix.ablation.arms import AblationConfig, AblationSummary, arm_config, train_arm
 from unix.ablation.raw_set import write_raw_set
 from unix.ablation.report import publish
 from unix.data.stream import ShardReader
 from unix.evaluation.bootstrap import Draws
+from unix.evaluation.comparison import ModelResult, compared, model_result
 from unix.evaluation.noise import noise_kinds
 from unix.evaluation.report_scores import report_draws
 from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
@@ -41,14 +42,14 @@ def ablate_cleaning(config: AblationConfig) -> AblationSummary:
     raw_shards = Path(config.out) / "shards"
     write_raw_set(reader, Store(config.store), raw_shards / cleaned.data_set)
     raw = arm_config(config, _STAGE, RAW, [f"shards={raw_shards}"])
-    results: list[ArmResult] = []
+    results: list[ModelResult] = []
     first: dict[str, Draws] | None = None
     rows = pl.DataFrame()
     for name, training in ((CLEANED, cleaned), (RAW, raw)):
         checkpoint = train_arm(training)
         rows = written_reports(config, name, checkpoint, cleaned.data_set)
         draws = report_draws(rows, config.seed, config.resamples)
-        results.append(arm_result(name, _TITLES[name], checkpoint, training.steps, draws, first))
+        results.append(model_result(name, _TITLES[name], checkpoint, draws, first, training.steps))
         first = first or draws
     summary = AblationSummary(
         ablation="cleaning",
@@ -93,7 +94,7 @@ def _noise_share(texts: pl.Series) -> float:
     return sum(bool(noise_kinds(text)) for text in texts) / max(len(texts), 1)
 
 
-def _verdict(cleaned: ArmResult, raw: ArmResult) -> str:
+def _verdict(cleaned: ModelResult, raw: ModelResult) -> str:
     return " ".join(
         compared(said, raw, cleaned, metric, higher)
         for said, metric, higher in (

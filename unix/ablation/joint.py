@@ -11,12 +11,13 @@ from typing import NamedTuple
 import polars as pl
 from pydantic import Field
 
-from unix.ablation.arms import AblationConfig, AblationSummary, ArmResult, arm_config, arm_result, compared, train_arm
+from unix.ablation.arms import AblationConfig, AblationSummary, arm_config, train_arm
 from unix.ablation.cleaning import written_reports
 from unix.ablation.report import publish
 from unix.data.labels import label_report
 from unix.evaluation.bootstrap import Draws, Metric, Patients
 from unix.evaluation.clinical import agreement_draws
+from unix.evaluation.comparison import ModelResult, compared, model_result
 from unix.evaluation.drawn_scores import FEATURES_FOLDER, TOWER, chosen_encoder, drawn_and_real
 from unix.evaluation.features import FeatureCache
 from unix.evaluation.generation import evaluate_generation
@@ -71,7 +72,7 @@ def ablate_joint(config: AblateJointConfig) -> AblationSummary:
         Interrupted: on SIGTERM or SIGINT, after saving; the same call goes on.
     """
     started = time.monotonic()
-    results: list[ArmResult] = []
+    results: list[ModelResult] = []
     first: dict[str, Draws] | None = None
     rows = pl.DataFrame()
     for row in TABLE_5:
@@ -82,7 +83,7 @@ def ablate_joint(config: AblateJointConfig) -> AblationSummary:
         draws = report_draws(rows, config.seed, config.resamples)
         drawn, distances = _drawings(config, row.name, checkpoint, training.data_set)
         draws |= drawn
-        result = arm_result(row.name, row.title, checkpoint, training.steps, draws, first)
+        result = model_result(row.name, row.title, checkpoint, draws, first, training.steps)
         results.append(result.model_copy(update={"metrics": result.metrics | distances}))
         first = first or draws
     summary = AblationSummary(
@@ -151,7 +152,7 @@ def _read_back(config: AblateJointConfig, split: PredictedSplit) -> list[str]:
         return pool.describe(images, "read back")
 
 
-def _verdict(arms: list[ArmResult]) -> str:
+def _verdict(arms: list[ModelResult]) -> str:
     first, *others = arms
     said = [compared("Report micro-F1-14", arm, first, "micro_f1_14") for arm in others]
     ranked = sorted(arms, key=lambda arm: arm.metrics["frechet_distance"].value)

@@ -3,7 +3,7 @@
 Jobs are imported when their command runs, so that `unix --help` stays quick.
 """
 
-from unix.cli import ablation, curation, demo, learning, planning, registry, serving
+from unix.cli import ablation, curation, demo, learning, measuring, planning, registry, serving
 from unix.cli.frame import app, main, run
 
 for command in (
@@ -19,7 +19,6 @@ for command in (
     learning.train,
     learning.describe,
     learning.generate,
-    learning.evaluate,
     learning.parity,
     learning.convert,
     planning.plan,
@@ -33,6 +32,7 @@ app.add_typer(curation.clean, name="clean")
 app.add_typer(curation.shards, name="shards")
 app.add_typer(curation.export, name="export")
 app.add_typer(registry.models, name="models")
+app.add_typer(measuring.evaluate, name="evaluate")
 app.add_typer(ablation.ablate, name="ablate")
 
 __all__ = ["app", "main", "run"]

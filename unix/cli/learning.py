@@ -9,7 +9,6 @@ import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
 from unix.errors import WeightsError
-from unix.records import Task
 
 CheckpointOption = Annotated[
     str, typer.Option(metavar="DIR", help="A run's folder (its newest step) or a step's folder.")
@@ -113,60 +112,6 @@ def generate(
         processes=processes,
     )
     present(generate_images(GenerateConfig.build(options)), json)
-
-
-def evaluate(
-    task: Annotated[Task, typer.Argument(help="Reports for images, or images for captions.")],
-    checkpoint: CheckpointOption,
-    shards: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the sets, or of one; default: the store's shards/.")
-    ] = None,
-    data_set: Annotated[str | None, typer.Option(metavar="NAME", help="The set, where several fit the task.")] = None,
-    split: Annotated[str | None, typer.Option(help="Default: test.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples.")] = None,
-    test_set: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A frozen test set, in place of set, split and limit.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the predictions.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the drawn images and the intervals.")] = None,
-    num_steps: NumStepsOption = None,
-    guidance: GuidanceOption = None,
-    batch: BatchOption = None,
-    processes: ProcessesOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    json: JsonOption = None,
-) -> None:
-    """Measure a checkpoint on one task."""
-    frozen = None
-    if test_set is not None:
-        from unix.evaluation.frozen_set import require_frozen
-        from unix.store import Store
-
-        frozen = require_frozen(Store(store), test_set).of(task)
-    options = given(
-        checkpoint=checkpoint,
-        shards=shards or f"{store}/shards",
-        data_set=data_set,
-        split=split,
-        limit=limit,
-        test_set=frozen,
-        out=out,
-        seed=seed,
-        num_steps=num_steps,
-        guidance=guidance,
-        batch=batch,
-        processes=processes,
-    )
-    if task is Task.UNDERSTANDING:
-        from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
-
-        summary = evaluate_understanding(EvaluateUnderstandingConfig.build(options))
-    else:
-        from unix.evaluation.generation import evaluate_generation
-        from unix.evaluation.results import EvaluateConfig
-
-        summary = evaluate_generation(EvaluateConfig.build(options))
-    present(summary, json)
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,14 @@ from unix.data.labels import label_report
 from unix.data.phantom.geometry import Geometry, measure
 from unix.evaluation import clinical
 from unix.evaluation.bootstrap import Metric, auc_metric, share_metric
-from unix.evaluation.predict_split import generated_images, predict_split, reconstructed_images
+from unix.evaluation.drawn_scores import FEATURES_FOLDER, TOWER, chosen_encoder, drawn_and_real, training_images
+from unix.evaluation.evaluation_page import PAGE_FILE, publish_evaluation
+from unix.evaluation.feature_distances import NEIGHBOURS
+from unix.evaluation.features import FeatureCache
+from unix.evaluation.image_metrics import ImageScores, image_metrics, scores_per_class
+from unix.evaluation.predict_split import PredictedSplit, generated_images, predict_split, reconstructed_images
 from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
+from unix.evaluation.privacy import Memorisation, memorisation
 from unix.evaluation.results import EvaluateConfig, EvaluationSummary, predicted_labels
 from unix.evaluation.sides import ONE_SIDED, stated_side
 from unix.records import Labels, Task
@@ -58,11 +65,11 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
                 baselines |= {f"{kind}{name}": metric.value for name, metric in found.items()}
             else:
                 metrics |= found
+    images = _ImageResults() if config.encoder is None else _compared(config, split, reference_NK)
     path = split.folder / PREDICTIONS_FILE
-    publish_rows(
-        rows.with_columns(label_column("read_back_labels", read), label_column("prompt_labels", reference)), path
-    )
-    return EvaluationSummary(
+    rows = rows.with_columns(label_column("read_back_labels", read), label_column("prompt_labels", reference))
+    publish_rows(rows, path)
+    summary = EvaluationSummary(
         task=Task.GENERATION,
         checkpoint=str(split.checkpoint),
         references=REFERENCES,
@@ -73,11 +80,42 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
         seed=config.seed,
         n=rows.height,
         failures=sum(labels is None for labels in read),
-        metrics=metrics,
+        metrics=metrics | images.metrics,
         per_class=agreement.per_class,
         baselines=baselines,
+        encoder=images.encoder,
+        images_per_class=images.per_class,
+        memorisation=images.memorisation,
         seconds=time.monotonic() - started,
         predictions=str(path),
+        report_html=str(split.folder / PAGE_FILE),
+    )
+    return publish_evaluation(summary, rows, split)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageResults:
+    encoder: str | None = None
+    metrics: dict[str, Metric] = field(default_factory=dict[str, Metric])
+    per_class: dict[str, ImageScores] = field(default_factory=dict[str, ImageScores])
+    memorisation: Memorisation | None = None
+
+
+def _compared(config: EvaluateConfig, split: PredictedSplit, reference_NK: NDArray[np.bool_]) -> _ImageResults:
+    """Drawings against real images, over all and per class, and against training images."""
+    encoder = chosen_encoder(config.encoder or TOWER, split.checkpoint)
+    cache = FeatureCache(split.folder / FEATURES_FOLDER)
+    drawn, real = drawn_and_real(split, encoder, cache)
+    few = len(drawn) <= NEIGHBOURS or len(set(drawn.patients)) < 2
+    nearest = None
+    if config.training_images:
+        training = training_images(split, encoder, cache, config.training_images, config.seed)
+        nearest = memorisation(drawn, training.images, real, config.seed, config.resamples)
+    return _ImageResults(
+        encoder.name,
+        {} if few else image_metrics(real, drawn, config.seed, config.resamples),
+        scores_per_class(real, drawn, reference_NK, reference_NK, config.seed),
+        nearest,
     )
 
 

@@ -84,7 +84,7 @@ class PredictionFolder:
 
     def done(self) -> set[str]:
         """Image ids of the samples that need no prediction any more."""
-        return {key for file in self._parts() for key in _read(file, ["image_id"])["image_id"]}
+        return {key for file in self._parts() for key in read_rows(file, ["image_id"])["image_id"]}
 
     def write_part(self, name: str, rows: pl.DataFrame) -> None:
         """Add a part; it appears whole or not at all."""
@@ -101,7 +101,7 @@ class PredictionFolder:
             EvaluationError: a sample has no prediction, or several, or one that is null; or a file is unreadable.
         """
         schema = SCHEMAS[self.run.task]
-        parts = [_read(file, schema.names()) for file in self._parts()]
+        parts = [read_rows(file, schema.names()) for file in self._parts()]
         return checked(pl.concat([schema.to_frame(), *parts]), keys, str(self.path / PARTS_FOLDER))
 
     def _parts(self) -> list[Path]:
@@ -175,7 +175,12 @@ def _flat(run: PredictionRun) -> dict[str, object]:
     return {**values.pop("settings"), **values}
 
 
-def _read(file: Path, columns: list[str] | None = None) -> pl.DataFrame:
+def read_rows(file: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """The rows of a Parquet file.
+
+    Raises:
+        EvaluationError: it is missing or unreadable.
+    """
     try:
         return pl.read_parquet(file, columns=columns)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -12,6 +12,8 @@ from unix.errors import ConfigError
 from unix.evaluation.bootstrap import RESAMPLES, Metric
 from unix.evaluation.clinical import ClassScore
 from unix.evaluation.frozen_set import FrozenSet
+from unix.evaluation.image_metrics import ImageScores
+from unix.evaluation.privacy import Memorisation
 from unix.evaluation.sampling import chosen_samples
 from unix.evaluation.settings import PredictorConfig, default_processes, trained_on
 from unix.records import Labels, Split, Task, join_report
@@ -73,6 +75,8 @@ class EvaluationSummary(Config):
     protocol: str = PROTOCOL
     references: str
     """What counts as true, in words."""
+    labeler: str = "rules"
+    """Who read the labels out of both sides' texts."""
     data_set: str
     release: str
     """Release of the shard set's manifest."""
@@ -86,9 +90,17 @@ class EvaluationSummary(Config):
     metrics: dict[str, Metric]
     per_class: dict[str, ClassScore]
     baselines: dict[str, float]
+    encoder: str | None = None
+    """What images were compared by; distances of different encoders have no common scale."""
+    images_per_class: dict[str, ImageScores] = Field(default={})
+    """Drawings for prompts that name a class, against real images whose reports do."""
+    memorisation: Memorisation | None = None
+    """Nearest training images of drawings and of unseen real images."""
     seconds: float
     predictions: str
     """The Parquet file with one row per sample."""
+    report_html: str = ""
+    """The page."""
 
 
 def open_set(config: EvaluateConfig, task: Task, step: Path) -> ShardReader:

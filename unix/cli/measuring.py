@@ -1,0 +1,149 @@
+"""The commands `unix evaluate ...`: a checkpoint's predictions on a split, measured; and several such side by side."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
+from unix.cli.learning import BatchOption, CheckpointOption, GuidanceOption, NumStepsOption, ProcessesOption
+from unix.records import Task
+
+evaluate = typer.Typer(help="Measure a checkpoint, or compare several.")
+
+ShardsOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder of the sets, or of one; default: the store's shards/.")
+]
+SetOption = Annotated[str | None, typer.Option(metavar="NAME", help="The set, where several fit the task.")]
+SplitOption = Annotated[str | None, typer.Option(help="Default: test.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples.")]
+TestSetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A frozen test set, in place of set, split and limit.")
+]
+OutOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder for predictions, evaluation.json and report.html.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Of what is drawn at random, and of the intervals.")]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Compares images: tower (the default), tower:DIR, rad-dino:DIR or random."),
+]
+
+
+@evaluate.command()
+def understanding(
+    checkpoint: CheckpointOption,
+    shards: ShardsOption = None,
+    data_set: SetOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    test_set: TestSetOption = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    encoder: EncoderOption = None,
+    batch: BatchOption = None,
+    processes: ProcessesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Reports for images, against the cleaned reports and those as written.
+
+    What a killed run has predicted is kept: the same command goes on.
+    """
+    from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
+
+    options = _options(
+        Task.UNDERSTANDING,
+        test_set,
+        **_given(checkpoint, shards, data_set, split, limit, out, seed, encoder, batch, processes, store),
+    )
+    present(evaluate_understanding(EvaluateUnderstandingConfig.build(options)), json)
+
+
+@evaluate.command()
+def generation(
+    checkpoint: CheckpointOption,
+    shards: ShardsOption = None,
+    data_set: SetOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    test_set: TestSetOption = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    encoder: EncoderOption = None,
+    num_steps: NumStepsOption = None,
+    guidance: GuidanceOption = None,
+    batch: BatchOption = None,
+    processes: ProcessesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Images for captions: read back, measured, and compared with real ones.
+
+    What a killed run has drawn is kept: the same command goes on.
+    """
+    from unix.evaluation.generation import evaluate_generation
+    from unix.evaluation.results import EvaluateConfig
+
+    options = _options(
+        Task.GENERATION,
+        test_set,
+        **_given(checkpoint, shards, data_set, split, limit, out, seed, encoder, batch, processes, store),
+        **given(num_steps=num_steps, guidance=guidance),
+    )
+    present(evaluate_generation(EvaluateConfig.build(options)), json)
+
+
+@evaluate.command()
+def compare(
+    folders: Annotated[list[str], typer.Argument(metavar="DIR DIR...", help="Folders that evaluations wrote.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for report.html and comparison.json.")],
+    name: Annotated[
+        list[str] | None, typer.Option("--name", metavar="TEXT", help="What to call each, in their order.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the intervals.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Hold evaluations of the same samples against the first, pair by pair."""
+    from unix.evaluation.compare import CompareConfig, compare_evaluations
+
+    options = given(folders=tuple(folders), out=str(out), names=tuple(name or ()), seed=seed)
+    present(compare_evaluations(CompareConfig.build(options)), json)
+
+
+def _given(
+    checkpoint: str,
+    shards: str | None,
+    data_set: str | None,
+    split: str | None,
+    limit: int | None,
+    out: str | None,
+    seed: int | None,
+    encoder: str | None,
+    batch: int | None,
+    processes: int | None,
+    store: str,
+) -> dict[str, Any]:
+    return given(
+        checkpoint=checkpoint,
+        shards=shards or f"{store}/shards",
+        data_set=data_set,
+        split=split,
+        limit=limit,
+        out=out,
+        seed=seed,
+        encoder=encoder,
+        batch=batch,
+        processes=processes,
+        store=store,
+    )
+
+
+def _options(task: Task, test_set: str | None, **options: Any) -> dict[str, Any]:
+    """The options with the frozen test set, where one is named, looked up in the store."""
+    if test_set is None:
+        return options
+    from unix.evaluation.frozen_set import require_frozen
+    from unix.store import Store
+
+    return {**options, "test_set": require_frozen(Store(options["store"]), test_set).of(task)}
