@@ -22,7 +22,7 @@ from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_
 from unix.evaluation.privacy import Memorisation, memorisation
 from unix.evaluation.results import EvaluateConfig, EvaluationSummary, predicted_labels
 from unix.evaluation.sides import ONE_SIDED, stated_side
-from unix.records import Labels, Task
+from unix.records import Labels, Split, Task
 
 REFERENCES = (
     "labels that the rule labeler gives the prompt; images are read back by the same model's understanding branch"
@@ -108,7 +108,7 @@ def _compared(config: EvaluateConfig, split: PredictedSplit, reference_NK: NDArr
     drawn, real = drawn_and_real(split, encoder, cache)
     few = len(drawn) <= NEIGHBOURS or len(set(drawn.patients)) < 2
     nearest = None
-    if config.training_images:
+    if config.training_images and split.reader.split is not Split.TRAIN:
         training = training_images(split, encoder, cache, config.training_images, config.seed)
         nearest = memorisation(drawn, training.images, real, config.seed, config.resamples)
     return _ImageResults(

@@ -243,7 +243,7 @@ def _shard(folder: Path, task: Task, split: Split, count: int) -> ShardEntry:
             record = {
                 "image_id": f"{split}-{number:02d}",
                 "study_id": str(5000 + number),
-                "subject_id": str(1000 + number // 2),
+                "subject_id": f"{split}-{number // 2}",
                 "source": "phantom",
                 "split": split,
                 "findings": "The lungs are imaged.",
