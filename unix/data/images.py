@@ -31,7 +31,7 @@ PREPROCESSING = "lanczos-2"
 
 _HALVED_PER_PIXEL = 1.95
 """A JPEG is decoded at half its size where that leaves so many pixels per pixel of the largest size: from 2,000 px for
-512. Full decodes up to 2.3, that is 2,355 px, halve the worst loss of quality and miss the speed of `docs/shards.md`.
+512. Full decodes up to 2.3, that is 2,355 px, lose less at encoding (0.33 dB at worst, not 0.51) and take a tenth more.
 """
 
 _FORMATS = ("JPEG", "PNG")
