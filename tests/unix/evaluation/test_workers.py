@@ -16,11 +16,12 @@ IMAGES = list(np.zeros((4, 32, 32), np.uint8))
 
 HOLD_A_POOL = """
 import sys, time
+import numpy as np
 from unix.evaluation.settings import PredictorConfig
 from unix.evaluation.workers import PredictorPool
 
 pool = PredictorPool(PredictorConfig(checkpoint=sys.argv[1]), 1)
-pool.facts()
+pool.describe([np.zeros((32, 32), np.uint8)])
 print(*pool._executor._processes, flush=True)
 time.sleep(600)
 """
