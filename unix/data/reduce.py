@@ -90,7 +90,7 @@ def _bands(length: int, result: int, box: int, at_once: int, one: int) -> list[_
     # What rounding has added goes to the largest weight: a constant picture stays as it is.
     whole[np.arange(result), exact.argmax(axis=1)] += one - whole.sum(axis=1)
     # The edge stands in for what lies beyond it.
-    wanted: npt.NDArray[np.int64] = np.add.outer(first_box, np.arange(exact.shape[1]))
+    wanted = first_box[:, None] + np.arange(exact.shape[1], dtype=np.int64)
     places = wanted.clip(0, -(-length // box) - 1)
     begin: npt.NDArray[np.int64] = np.arange(0, result, at_once)
     end: npt.NDArray[np.int64] = np.minimum(begin + at_once, result)
