@@ -4,7 +4,7 @@ import inspect
 import re
 
 from unix import errors
-from unix.errors import ConfigError, ImageError, Interrupted, PolicyError, SourceError, UnixError
+from unix.errors import ConfigError, ImageError, Interrupted, PolicyError, RefusedError, SourceError, UnixError
 
 
 def _classes() -> dict[str, type[UnixError]]:
@@ -22,7 +22,7 @@ def test_every_error_stands_in_the_drawing_at_its_depth() -> None:
 
 
 def test_exit_codes() -> None:
-    special = {ConfigError: 2, PolicyError: 2, Interrupted: 75}
+    special = {ConfigError: 2, PolicyError: 2, RefusedError: 2, Interrupted: 75}
     assert {kind: kind.exit_code for kind in _classes().values()} == {
         kind: special.get(kind, 1) for kind in _classes().values()
     }

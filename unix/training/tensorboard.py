@@ -20,7 +20,8 @@ class TensorBoard:
                 "tensorboard: true needs the package tensorboardX; install 'unix-cxr[tensorboard]' or leave it off: "
                 "metrics.jsonl has the same numbers"
             ) from error
-        self._writer: Any = SummaryWriter(str(run_dir / FOLDER), purge_step=step + 1, write_to_disk=True)
+        # files are named by the second: a restart within it must not write over the one before
+        self._writer: Any = SummaryWriter(str(run_dir / FOLDER), purge_step=step + 1, filename_suffix=f".{step:09d}")
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Every number of a row, one that is not finite included."""

@@ -186,8 +186,9 @@ class _PickledFile:
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"cannot read the weights {path} without running code from it: {reason}") from error
-        if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
-            values = values["state_dict"]
+        for wrapping in _WRAPPINGS:
+            if isinstance(values, dict) and isinstance(values.get(wrapping), dict):
+                values = values[wrapping]
         if not isinstance(values, dict):
             raise WeightsError(f"{path} holds a {type(values).__name__}, not tensors by name")
         return {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
