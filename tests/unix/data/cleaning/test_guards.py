@@ -99,7 +99,12 @@ def test_sides_exchanged_between_sentences_are_changed() -> None:
 
 @pytest.mark.parametrize(
     "lost",
-    ["There is a small hiatal hernia.", "Degenerative changes of the spine.", "Old granulomatous disease is present."],
+    [
+        "There is a small hiatal hernia.",
+        "Degenerative changes of the spine.",
+        "Old granulomatous disease is present.",
+        "Surgical clips overlie the right breast shadow.",
+    ],
 )
 def test_what_no_label_names_may_not_go_either(lost: str) -> None:
     assert "content_lost" in flags(f"The lungs are clear. {lost} No effusion.", "The lungs are clear. No effusion.")
