@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -16,6 +17,11 @@ os.environ.update(
     PREFECT_LOGGING_TO_API_ENABLED="false",
 )
 os.environ.pop("UNIX_STORE", None)
+
+# The same examples in every run, so that a change fails for what it changed; `--hypothesis-profile=search` looks further.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("search", max_examples=2_000, deadline=None)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

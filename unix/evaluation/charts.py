@@ -161,13 +161,17 @@ def moving_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` steps of 1, 2 or 5 times a power of ten that cover [low, high]; at least two ticks."""
-    span = high - low if high > low else max(abs(high), 1.0)
+    """About `count` steps of 1, 2 or 5 times a power of ten that cover [low, high]; at least two ticks.
+
+    A range too narrow for float64 to hold distinct ticks in it is drawn as if it were one value.
+    """
+    narrow = high - low <= 1e-9 * max(abs(low), abs(high))
+    span = max(abs(high), 1.0) if narrow else high - low
     rough = span / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    exponent = math.floor(math.log10(rough))
+    step = next(factor * 10.0**exponent for factor in (1, 2, 5, 10) if factor * 10.0**exponent >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil((low + span) / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
+    return [round(index * step, 12 - exponent) for index in range(first, max(last, first + 1) + 1)]
 
 
 def _finite(series: Series) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:

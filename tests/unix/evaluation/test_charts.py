@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unix.evaluation import charts
@@ -14,6 +14,8 @@ numbers = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1
 
 
 @given(numbers, numbers)
+@example(-1e6, -999_999.9999999999)
+@example(1.0000001e-6, 1.0000002e-6)
 def test_ticks_cover_the_range_in_few_round_steps(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)
     ticks = charts.nice_ticks(low, high)
