@@ -91,18 +91,25 @@ def clean_reports(
 
 
 @flow(name="build-splits", flow_run_name="build-splits")
-def build_splits(store: str | None = None) -> CommandSummary:
+def build_splits(store: str | None = None, prompt: str | None = None, model: str | None = None) -> CommandSummary:
     """Assign every usable image to train, validate or test, by subject.
 
     Args:
         store: URI of the store; else $UNIX_STORE, else ./store.
+        prompt: whose cleaned text counts: prompt version; else that of the cleaning that answers the most studies.
+        model: whose cleaned text counts: model name; else likewise.
     """
-    return run("splits", store=store, timeout=2 * HOUR)
+    return run("splits", store=store, prompt=prompt, model=model, unattended=True, timeout=2 * HOUR)
 
 
 @flow(name="build-shards", flow_run_name="build-shards")
 def build_shards(
-    store: str | None = None, sets: list[str] | None = None, out: str | None = None, engine: Engine = "local"
+    store: str | None = None,
+    sets: list[str] | None = None,
+    out: str | None = None,
+    engine: Engine = "local",
+    prompt: str | None = None,
+    model: str | None = None,
 ) -> CommandSummary:
     """Write the shard sets that training streams.
 
@@ -111,8 +118,11 @@ def build_shards(
         sets: such as understanding-384; else the job's own choice.
         out: folder of the sets; else the store's `shards/`.
         engine: `local`, in processes of this machine, or `ray`.
+        prompt: whose cleaned text counts: prompt version; else that of the cleaning that answers the most studies.
+        model: whose cleaned text counts: model name; else likewise.
     """
-    summary = run("shards", store=store, sets=sets, out=out, engine=engine, timeout=48 * HOUR)
+    chosen: dict[str, Any] = {"prompt": prompt, "model": model, "unattended": True}
+    summary = run("shards", store=store, sets=sets, out=out, engine=engine, **chosen, timeout=48 * HOUR)
     if summary.values["changed"]:
         announce_update(summary, run("drift", store=store, shards=out, timeout=2 * HOUR), store)
     return summary
@@ -136,8 +146,12 @@ def curate(
     partitions: int | None = None,
     settle: float | None = None,
     engine: Engine = "local",
+    prompt: str | None = None,
+    model: str | None = None,
 ) -> CommandSummary:
     """Ingest, clean, split and shard what is new in a source.
+
+    Splits and shards use the cleaning that just ran, so a changed prompt or model takes over with all its studies.
 
     Args:
         source: what kind of folder it is.
@@ -149,8 +163,10 @@ def curate(
         partitions: tasks that clean side by side.
         settle: seconds between two looks at the folder; what changes between them waits for the next run.
         engine: `local`, in processes of this machine, or `ray`.
+        prompt: version of the prompt; else the newest.
+        model: the model to ask at the endpoint; else the endpoint's own.
     """
     ingest(source, root, store, settle, within="source")
-    clean_reports(store, endpoint, partitions=partitions, engine=engine)
-    build_splits(store)
-    return build_shards(store, sets, out, engine)
+    cleaned = clean_reports(store, endpoint, model=model, prompt=prompt, partitions=partitions, engine=engine)[0].values
+    build_splits(store, cleaned["prompt"], cleaned["model"])
+    return build_shards(store, sets, out, engine, cleaned["prompt"], cleaned["model"])

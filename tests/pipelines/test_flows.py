@@ -18,7 +18,7 @@ from pipelines.runtime import CommandError, CommandSummary
 on_a_server = pytest.mark.usefixtures("prefect_server")
 
 OUTCOMES = {
-    "clean": {"reports": 0},
+    "clean": {"reports": 0, "prompt": "v2", "model": "rules"},
     "ingest": {"new": 2, "changed": 0, "withdrawn": 0, "source": "phantom"},
     "shards": {"changed": True, "out": "here/shards", "sets": {"understanding-64": {"samples": 2, "release": "r1"}}},
     "drift": {"new_studies": 2, "tasks": {"understanding": {"view_mix": 0.5}}},
@@ -54,12 +54,13 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 @on_a_server
 def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, dict[str, Any]]]) -> None:
     curation.curate("phantom", "source", store="here", sets=["understanding-64"])
+    cleaning = {"prompt": "v2", "model": "rules", "unattended": True}
     assert calls == [
         ("ingest", (), {"source": "phantom", "root": "source", "store": "here"}),
         ("clean", (), {"store": "here", "dry_run": True}),
         ("clean", (), {"store": "here", "partition": "0/1"}),
-        ("splits", (), {"store": "here"}),
-        ("shards", (), {"store": "here", "sets": ["understanding-64"], "engine": "local"}),
+        ("splits", (), {"store": "here", **cleaning}),
+        ("shards", (), {"store": "here", "sets": ["understanding-64"], "engine": "local", **cleaning}),
         ("drift", (), {"store": "here"}),
     ]
     assert events == [

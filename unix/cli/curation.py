@@ -18,6 +18,10 @@ PromptOption = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="Whose cleaned text counts: model name.")
 ]
+UnattendedOption = Annotated[
+    bool,
+    typer.Option("--unattended", help="Where several cleanings fit, take the one with the most studies, do not ask."),
+]
 EngineOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="local: processes here; ray: tasks of a cluster that sees the same store."),
@@ -253,6 +257,7 @@ def splits(
     store: StoreOption = DEFAULT_STORE,
     prompt: PromptOption = None,
     model: ModelOption = None,
+    unattended: UnattendedOption = False,
     annotations: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="LLaVA-Rad's annotation tables, which decide the generation split."),
@@ -263,7 +268,9 @@ def splits(
     """Assign usable images to train, validate and test."""
     from unix.data.splits import SplitsConfig, build_splits
 
-    options = given(store=store, prompt_version=prompt, model=model, annotations=annotations, seed=seed)
+    options = given(
+        store=store, prompt_version=prompt, model=model, unattended=unattended, annotations=annotations, seed=seed
+    )
     present(build_splits(SplitsConfig.build(options)), json)
 
 
@@ -279,6 +286,7 @@ def build(
     ] = None,
     prompt: PromptOption = None,
     model: ModelOption = None,
+    unattended: UnattendedOption = False,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core.")] = None,
     engine: EngineOption = None,
     png: Annotated[bool, typer.Option("--png", help="Write pictures without loss instead of as JPEG.")] = False,
@@ -290,7 +298,14 @@ def build(
     from unix.data.shards import ShardsConfig, build_shards
 
     options = given(
-        store=store, sets=_names(sets), out=out, prompt_version=prompt, model=model, workers=workers, engine=engine
+        store=store,
+        sets=_names(sets),
+        out=out,
+        prompt_version=prompt,
+        model=model,
+        unattended=unattended,
+        workers=workers,
+        engine=engine,
     )
     if png:
         options["picture"] = {"format": "png"}

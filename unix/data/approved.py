@@ -29,11 +29,17 @@ class PinnedCleaning(Config):
     """Digests under which the version occurs; more than one means that the prompt was changed after its first use."""
 
 
-def pin_cleaning(store: Store, prompt_version: str | None, model: str | None) -> PinnedCleaning:
+def pin_cleaning(
+    store: Store, prompt_version: str | None, model: str | None, unattended: bool = False
+) -> PinnedCleaning:
     """The pair to use when a configuration leaves one or both open: the only one in the store.
 
+    Where several fit and nobody is there to choose (`unattended`), it is the one with final answers for the most
+    studies; of equals, the one that answered last. So neither a trial on some reports nor a cleaning that broke off
+    takes over, while one that follows new data does.
+
     Raises:
-        ConfigError: no cleaned report fits, or several pairs do; the message lists them.
+        ConfigError: no cleaned report fits, or several pairs do and it is not `unattended`; the message lists them.
     """
     known = store.scan("cleaned_reports").select("prompt_version", "model", "prompt_digest").unique().collect()
     fitting = known.filter(
@@ -41,14 +47,32 @@ def pin_cleaning(store: Store, prompt_version: str | None, model: str | None) ->
         pl.lit(model is None) | (pl.col("model") == pl.lit(model)),
     )
     pairs = sorted(fitting.select("prompt_version", "model").unique().rows())
-    if len(pairs) == 1:
-        digests = tuple(sorted(fitting["prompt_digest"].to_list()))
-        return PinnedCleaning(prompt_version=pairs[0][0], model=pairs[0][1], prompt_digests=digests)
+    if len(pairs) == 1 or (pairs and unattended):
+        version, name = pairs[0] if len(pairs) == 1 else _widest(store, pairs)
+        of_pair = fitting.filter(pl.col("prompt_version") == version, pl.col("model") == name)
+        digests = tuple(sorted(of_pair["prompt_digest"].to_list()))
+        return PinnedCleaning(prompt_version=version, model=name, prompt_digests=digests)
     present = sorted(known.select("prompt_version", "model").unique().rows())
     listed = ", ".join(f"{version} by {name}" for version, name in present) or "nothing; run `unix clean` first"
     wanted = f"prompt_version={prompt_version or 'any'}, model={model or 'any'}"
     problem = "several cleanings fit" if pairs else "no cleaned report fits"
     raise ConfigError(f"{problem} {wanted} in {store.uri}: set prompt_version and model to one of: {listed}")
+
+
+def _widest(store: Store, pairs: list[tuple[str, str]]) -> tuple[str, str]:
+    """Of several cleanings the one with final answers for the most present reports, then the latest one."""
+    present = store.scan("studies").filter(~pl.col("withdrawn").fill_null(False)).select(*_STUDY)
+    answers = (
+        store.scan("cleaned_reports")
+        .filter(pl.col("status") != Status.FAILED)
+        .join(present, on=_STUDY, how="semi")
+        .group_by("prompt_version", "model")
+        .agg(studies=pl.struct(_STUDY).n_unique(), latest=pl.col("created_at").max())
+        .collect()
+    )
+    order = {(row[0], row[1]): row[2:] for row in answers.iter_rows()}
+    answered = [pair for pair in pairs if pair in order]
+    return max(answered, key=lambda pair: (*order[pair], pair)) if answered else pairs[-1]
 
 
 def report_outcomes(

@@ -59,6 +59,8 @@ class ShardsConfig(Config):
     prompt_version: str | None = None
     """Together with `model`, whose cleaned reports count; None: the only ones in the store."""
     model: str | None = None
+    unattended: bool = False
+    """Nobody is there to choose where several fit: then those that answer the most studies count."""
     samples_per_shard: int = Field(default=1000, ge=1)
     picture: PictureEncoding = PictureEncoding()
     workers: int | None = Field(default=None, ge=1)
@@ -82,7 +84,7 @@ class ShardsConfig(Config):
 
     def content_digest(self) -> str:
         """Digest of the settings that decide what the sets hold."""
-        settings = self.model_dump(mode="json", exclude={"store", "out", "workers", "engine"})
+        settings = self.model_dump(mode="json", exclude={"store", "out", "workers", "engine", "unattended"})
         return json_digest({**settings, "preprocessing": PREPROCESSING})
 
 
@@ -138,7 +140,7 @@ def plan_shards(config: ShardsConfig) -> BuildPlan:
     versions = store.versions(*PARENT_TABLES)
     if versions["splits"] is None:
         raise ConfigError(f"{store.uri} has no table of splits: run `unix splits` first")
-    cleaning = pin_cleaning(store, config.prompt_version, config.model)
+    cleaning = pin_cleaning(store, config.prompt_version, config.model, config.unattended)
     parents = Parents(
         tables=versions,
         prompt_version=cleaning.prompt_version,

@@ -34,6 +34,8 @@ class SplitsConfig(Config):
     prompt_version: str | None = None
     """Together with `model`, whose cleaned reports count; None: the only ones in the store."""
     model: str | None = None
+    unattended: bool = False
+    """Nobody is there to choose where several fit: then those that answer the most studies count."""
     annotations: str | None = None
     """Folder of LLaVA-Rad's annotation tables; they decide the generation split."""
     seed: int = 0
@@ -87,7 +89,7 @@ def build_splits(config: SplitsConfig) -> SplitsSummary:
         SplitError: a subject would stand in two splits.
     """
     store = Store(config.store)
-    cleaning = pin_cleaning(store, config.prompt_version, config.model)
+    cleaning = pin_cleaning(store, config.prompt_version, config.model, config.unattended)
     images = _images_with_outcomes(store, cleaning.prompt_version, cleaning.model)
     earlier = store.read("splits")
     subjects = assign_subjects(images, earlier, config.seed, config.validate_share, config.test_share)

@@ -89,6 +89,31 @@ def test_of_several_parameter_settings_the_latest_final_answer_counts(curated: A
     assert texts(curated) == {"1": ("Later.", "")}
 
 
+def test_where_nobody_chooses_the_cleaning_of_most_studies_counts(curated: Any) -> None:
+    for study in ("1", "2", "3"):
+        curated.study(study)
+        curated.cleaned(study, model="whole")
+    curated.study("4", withdrawn=True)
+    curated.cleaned("1", model="trial", minutes=5)
+    curated.cleaned("4", model="trial", minutes=6)
+    for study, status in (("1", "accepted"), ("2", "rejected"), ("3", "failed")):
+        curated.cleaned(study, model="broke off", minutes=7, status=status)
+    curated.commit()
+    with pytest.raises(ConfigError, match="several cleanings fit"):
+        pin_cleaning(curated.store, None, None)
+    assert pin_cleaning(curated.store, None, None, unattended=True).model == "whole"
+    assert pin_cleaning(curated.store, None, "trial", unattended=True).model == "trial"
+
+
+def test_of_cleanings_of_the_same_studies_the_latest_counts(curated: Any) -> None:
+    curated.study("1")
+    curated.cleaned("1", model="rules-3", prompt_digest="new", minutes=2)
+    curated.cleaned("1", model="rules-2", minutes=1)
+    curated.commit()
+    chosen = pin_cleaning(curated.store, None, None, unattended=True)
+    assert (chosen.model, chosen.prompt_digests) == ("rules-3", ("new",))
+
+
 def test_withdrawn_studies_contribute_nothing(curated: Any) -> None:
     curated.study("1", withdrawn=True)
     curated.study("2", withdrawn=None)

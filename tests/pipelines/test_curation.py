@@ -1,0 +1,55 @@
+"""`curate` with its own commands, on a store in which another model cleaned before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipelines import curation, steps
+from pipelines.runtime import CommandSummary, words
+from unix.cli import run
+from unix.data.cleaning.server import MODEL
+from unix.manifest import read_manifest
+from unix.store import Store
+
+SETS = ["understanding-64", "generation-48"]
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands are called instead of started."""
+
+    def call(
+        command: str, *arguments: str, log: Callable[[str], object], timeout: float | None = None, **options: Any
+    ) -> CommandSummary:
+        summary = tmp_path / "summary.json"
+        assert run([*command.split(), *arguments, *words(**options), "--json", str(summary)]) == 0
+        return CommandSummary(command, 0.0, json.loads(summary.read_text()))
+
+    monkeypatch.setattr(steps, "run_command", call)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_changed_cleaner_takes_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    phantom, store = tmp_path / "phantom", Store(tmp_path / "store")
+    assert run(["phantom", "--studies", "12", "--out", str(phantom), "--image-size", "64"]) == 0
+    curation.curate("phantom", str(phantom), store.uri, sets=SETS)
+    answers = store.read("cleaned_reports")
+    store.replace("cleaned_reports", answers.with_columns(model=pl.lit("rules-2"), findings=pl.lit("Other words.")))
+
+    summary = curation.curate("phantom", str(phantom), store.uri, sets=SETS)
+    assert set(store.read("cleaned_reports")["model"]) == {"rules-2", MODEL}
+    releases = [read_manifest(Path(summary.values["out"], name)) for name in SETS]
+    assert [release.parents.model for release in releases] == [MODEL, MODEL]
+    assert not curation.curate("phantom", str(phantom), store.uri, sets=SETS).values["changed"]
+
+    assert curation.build_splits(store.uri, model="rules-2").values["model"] == "rules-2"
+    assert curation.build_splits(store.uri).values["model"] == MODEL, "of two that answer all, the later one"
+    capsys.readouterr()
+    assert run(["splits", "--store", store.uri]) == 2
+    assert "several cleanings fit" in capsys.readouterr().err
