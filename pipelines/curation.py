@@ -121,8 +121,17 @@ def build_shards(
         prompt: whose cleaned text counts: prompt version; else that of the cleaning that answers the most studies.
         model: whose cleaned text counts: model name; else likewise.
     """
-    chosen: dict[str, Any] = {"prompt": prompt, "model": model, "unattended": True}
-    summary = run("shards", store=store, sets=sets, out=out, engine=engine, **chosen, timeout=48 * HOUR)
+    summary = run(
+        "shards",
+        store=store,
+        sets=sets,
+        out=out,
+        engine=engine,
+        prompt=prompt,
+        model=model,
+        unattended=True,
+        timeout=48 * HOUR,
+    )
     if summary.values["changed"]:
         announce_update(summary, run("drift", store=store, shards=out, timeout=2 * HOUR), store)
     return summary

@@ -18,7 +18,8 @@ os.environ.update(
 )
 os.environ.pop("UNIX_STORE", None)
 
-# The same examples in every run, so that a change fails for what it changed; `--hypothesis-profile=search` looks further.
+# The same examples in every run, so that a change fails for what it changed;
+# `--hypothesis-profile=search` looks further.
 settings.register_profile("steady", derandomize=True)
 settings.register_profile("search", max_examples=2_000, deadline=None)
 settings.load_profile("steady")
