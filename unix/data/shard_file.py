@@ -44,11 +44,19 @@ class ShardFile:
             DamagedSampleError: a member is not what the index says, also when read a second time.
             ShardError: the shard or its index is missing or unusable.
         """
-        place = self._places[number]
-        try:
-            return place[0], self._read(place, False)
-        except DamagedSampleError:
-            return place[0], self._read(place, True)
+        key, at, length, members = self._places[number]
+        # A sample's members are adjacent: one read serves them all.
+        content = self._storage.read_range(self._entry, at, length)
+        found: dict[str, bytes] = {}
+        for extension, begin, end, crc32c in members:
+            member = content[begin:end]
+            if checksum(member) != crc32c:
+                break
+            found[extension] = member
+        else:
+            if len(content) == length:
+                return key, found
+        return key, self._read_again(self._places[number])
 
     def read_member(self, number: int, extension: str) -> bytes:
         """One member of the live sample `number`, without reading the others. Raises as `read`, and KeyError."""
@@ -59,21 +67,18 @@ class ShardFile:
             return self.read(number)[1][extension]  # which reads again, and names the damage
         return content
 
-    def _read(self, place: _Place, fresh: bool) -> dict[str, bytes]:
+    def _read_again(self, place: _Place) -> dict[str, bytes]:
+        """From where the bytes come from, not from a cache; names the member that is damaged there too."""
         key, at, length, members = place
-        # A sample's members are adjacent: one read serves them all.
-        content = self._storage.read_range(self._entry, at, length, fresh)
-        found: dict[str, bytes] = {}
+        content = self._storage.read_range(self._entry, at, length, fresh=True)
         for extension, begin, end, crc32c in members:
-            member = content[begin:end]
-            if checksum(member) != crc32c or len(content) < end:
+            if checksum(content[begin:end]) != crc32c or len(content) < end:
                 location = self._storage.location
                 raise DamagedSampleError(
                     f"{location}/{self._entry.file}: member {key}.{extension} is damaged (CRC32C differs); "
                     f"`unix shards verify {location}` finds all such members"
                 )
-            found[extension] = member
-        return found
+        return {extension: content[begin:end] for extension, begin, end, _ in members}
 
 
 def _place(index: ShardIndex, number: int) -> _Place:
