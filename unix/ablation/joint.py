@@ -14,20 +14,19 @@ from pydantic import Field
 from unix.ablation.arms import AblationConfig, AblationSummary, arm_config, train_arm
 from unix.ablation.cleaning import written_reports
 from unix.ablation.report import publish
-from unix.data.labels import label_report
 from unix.evaluation.bootstrap import Draws, Metric, Patients
 from unix.evaluation.clinical import agreement_draws
 from unix.evaluation.comparison import ModelResult, compared, model_result
 from unix.evaluation.drawn_scores import FEATURES_FOLDER, TOWER, chosen_encoder, drawn_and_real
 from unix.evaluation.features import FeatureCache
-from unix.evaluation.generation import evaluate_generation
+from unix.evaluation.generation import EvaluateGenerationConfig, evaluate_generation
 from unix.evaluation.image_metrics import image_metrics
+from unix.evaluation.labelers import RuleLabeler, label_reports
 from unix.evaluation.predict_split import PredictedSplit, generated_images, predict_split
 from unix.evaluation.report_scores import report_draws
-from unix.evaluation.results import EvaluateConfig, predicted_labels
 from unix.evaluation.settings import PredictorConfig
 from unix.evaluation.workers import PredictorPool
-from unix.records import Task
+from unix.records import Task, no_labels
 
 CHART = ("micro_f1_14", "macro_f1_14", "frechet_distance", "fixed_readback_micro_f1_14", "kernel_distance", "recall")
 """What the page plots."""
@@ -115,7 +114,7 @@ def _drawings(
     config: AblateJointConfig, name: str, checkpoint: str, data_set: str
 ) -> tuple[dict[str, Draws], dict[str, Metric]]:
     """Scores of an arm's drawings: with resampled values where there are any, and distances with their intervals."""
-    evaluate = EvaluateConfig(
+    evaluate = EvaluateGenerationConfig(
         checkpoint=checkpoint,
         shards=config.shards,
         data_set=data_set,
@@ -134,9 +133,11 @@ def _drawings(
     split = predict_split(evaluate, Task.GENERATION)
     patients = split.rows["subject_id"].to_list()
     read = _read_back(config, split)
-    reference = [label_report(prompt) for prompt in split.rows["prompt"]]
+    asked = label_reports(RuleLabeler(), split.rows["prompt"].to_list()).labels
     draws = agreement_draws(
-        [predicted_labels(text) for text in read], reference, Patients(patients, config.seed, config.resamples)
+        label_reports(RuleLabeler(), read).labels,
+        [labels or no_labels() for labels in asked],
+        Patients(patients, config.seed, config.resamples),
     )
     encoder = chosen_encoder(f"{TOWER}:{config.from_checkpoint}", split.checkpoint)
     drawn, real = drawn_and_real(split, encoder, FeatureCache(Path(config.out) / FEATURES_FOLDER))

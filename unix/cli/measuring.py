@@ -28,6 +28,27 @@ EncoderOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Compares images: tower (the default), tower:DIR, rad-dino:DIR or random."),
 ]
+ReportProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", metavar="NAME", help="native (the default) or unix-paper.")
+]
+ImageProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", metavar="NAME", help="native (the default) or chexgenbench.")
+]
+LabelerOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Labels texts: rules (the default) or chexbert:PATH[:BERT_FOLDER]."),
+]
+RadGraphOption = Annotated[
+    str | None,
+    typer.Option("--radgraph", metavar="DIR[:MODEL]", help="RadGraph F1 too, with the weights unpacked in DIR."),
+]
+AlignmentOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="How well images fit their texts, by biovil-t:DIR.")
+]
+AverageOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="With chexgenbench: its row is the mean of so many shards' scores."),
+]
 
 
 @evaluate.command()
@@ -40,6 +61,9 @@ def understanding(
     test_set: TestSetOption = None,
     out: OutOption = None,
     seed: SeedOption = None,
+    protocol: ReportProtocolOption = None,
+    labeler: LabelerOption = None,
+    radgraph: RadGraphOption = None,
     encoder: EncoderOption = None,
     batch: BatchOption = None,
     processes: ProcessesOption = None,
@@ -56,6 +80,7 @@ def understanding(
         Task.UNDERSTANDING,
         test_set,
         **_given(checkpoint, shards, data_set, split, limit, out, seed, encoder, batch, processes, store),
+        **given(protocol=protocol, labeler=labeler, radgraph=radgraph),
     )
     present(evaluate_understanding(EvaluateUnderstandingConfig.build(options)), json)
 
@@ -70,6 +95,10 @@ def generation(
     test_set: TestSetOption = None,
     out: OutOption = None,
     seed: SeedOption = None,
+    protocol: ImageProtocolOption = None,
+    average_shards: AverageOption = None,
+    labeler: LabelerOption = None,
+    alignment: AlignmentOption = None,
     encoder: EncoderOption = None,
     num_steps: NumStepsOption = None,
     guidance: GuidanceOption = None,
@@ -82,16 +111,66 @@ def generation(
 
     What a killed run has drawn is kept: the same command goes on.
     """
-    from unix.evaluation.generation import evaluate_generation
-    from unix.evaluation.results import EvaluateConfig
+    from unix.evaluation.generation import EvaluateGenerationConfig, evaluate_generation
 
     options = _options(
         Task.GENERATION,
         test_set,
         **_given(checkpoint, shards, data_set, split, limit, out, seed, encoder, batch, processes, store),
         **given(num_steps=num_steps, guidance=guidance),
+        **given(protocol=protocol, average_shards=average_shards, labeler=labeler, alignment=alignment),
     )
-    present(evaluate_generation(EvaluateConfig.build(options)), json)
+    present(evaluate_generation(EvaluateGenerationConfig.build(options)), json)
+
+
+@evaluate.command()
+def reports(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with Image Path, Report Impression, Ground Truth.")],
+    protocol: ReportProtocolOption = None,
+    labeler: LabelerOption = None,
+    radgraph: RadGraphOption = None,
+    seed: SeedOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Score reports that another program wrote, from the paper's understanding_results.csv."""
+    from unix.evaluation.score_files import ScoreReportsConfig, score_reports
+
+    options = given(file=file, protocol=protocol, labeler=labeler, radgraph=radgraph, seed=seed)
+    present(score_reports(ScoreReportsConfig.build(options)), json)
+
+
+@evaluate.command()
+def drawings(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with prompts and file names, as prompt_INFO.csv.")],
+    images: Annotated[str, typer.Option(metavar="DIR", help="Folder of the drawn images.")],
+    real: Annotated[str, typer.Option(metavar="CSV", help="Real images: LLAVARAD_ANNOTATIONS_TEST.csv.")],
+    real_images: Annotated[str, typer.Option(metavar="DIR", help="Folder that the paths of --real start in.")],
+    encoder: Annotated[str, typer.Option(metavar="NAME", help="Compares images: rad-dino:DIR, tower:DIR or random.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for features and the benchmark's tables.")],
+    protocol: ImageProtocolOption = None,
+    average_shards: AverageOption = None,
+    labeler: LabelerOption = None,
+    alignment: AlignmentOption = None,
+    seed: SeedOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Score images that another program drew, from CheXGenBench's CSV files."""
+    from unix.evaluation.score_files import ScoreDrawingsConfig, score_drawings
+
+    options = given(
+        file=file,
+        images=images,
+        real=real,
+        real_images=real_images,
+        encoder=encoder,
+        out=out,
+        protocol=protocol,
+        average_shards=average_shards,
+        labeler=labeler,
+        alignment=alignment,
+        seed=seed,
+    )
+    present(score_drawings(ScoreDrawingsConfig.build(options)), json)
 
 
 @evaluate.command()

@@ -1,4 +1,4 @@
-"""How well drawn images fit their texts by an outside image-text model: cosine per pair, mean, interval over patients.
+"""How well drawn images fit their texts by an outside image-text model: a cosine per pair.
 
 BioViL-T comes through Microsoft's package hi-ml-multimodal, whose pins want an environment of its own. Read-back F1
 (`unix.evaluation.generation`) asks the same question without outside weights.
@@ -12,7 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from unix.errors import ConfigError, UnixError
-from unix.evaluation.bootstrap import Draws, Patients
+from unix.evaluation.bootstrap import FloatArray
+from unix.progress import track
+
+METRIC = "alignment_biovil_t"
+"""Of the column and of its mean."""
 
 _IMAGE_WEIGHTS = "biovil_t_image_model_proj_size_128.pt"
 _TEXT_FILES = ("config.json", "vocab.txt")
@@ -72,18 +76,32 @@ class BioViLT:
         return float(self._engine.get_similarity_score_from_raw_data(image_path=image, query_text=text))
 
 
-def alignment(model: ImageTextModel, images: Sequence[Path], texts: Sequence[str], resampled: Patients) -> Draws:
-    """Mean similarity of N drawn images to their texts, unrounded.
+def open_alignment(name: str) -> ImageTextModel:
+    """The model that `biovil-t:FOLDER` names.
+
+    Raises:
+        ConfigError: there is no such model, or a file or the package is missing; says which.
+    """
+    kind, _, folder = name.partition(":")
+    if kind != "biovil-t" or not folder:
+        raise ConfigError(f"there is no image-text model {name!r}; choose biovil-t:FOLDER; nothing is downloaded")
+    return BioViLT.load(Path(folder))
+
+
+def similarities(model: ImageTextModel, images: Sequence[Path], texts: Sequence[str]) -> FloatArray:
+    """How well each of N drawn images fits its text, unrounded: [N].
 
     Raises:
         ConfigError: sides differ in number, or there are none.
         UnixError: the model gave something else than a cosine.
     """
-    if not len(images) == len(texts) == resampled.num_samples or not texts:
-        sizes = f"{len(images)} images, {len(texts)} texts, {resampled.num_samples} patients"
-        raise ConfigError(f"images and texts to align must be as many and at least one: {sizes}")
-    score_N = np.array([model.similarity(image, text) for image, text in zip(images, texts, strict=True)])
+    if len(images) != len(texts) or not texts:
+        raise ConfigError(
+            f"images and texts to align must be as many and at least one: {len(images)} images, {len(texts)} texts"
+        )
+    pairs = track(zip(images, texts, strict=True), "align", len(texts))
+    score_N = np.array([model.similarity(image, text) for image, text in pairs])
     odd = int((~(np.abs(score_N) <= 1 + 1e-5)).sum())
     if odd:
         raise UnixError(f"{odd} of {len(score_N)} similarities are no cosines; is this BioViL-T?")
-    return resampled.mean(score_N)
+    return score_N

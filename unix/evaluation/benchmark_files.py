@@ -5,7 +5,7 @@ both names are accepted, and written.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,15 +116,23 @@ def write_reports(path: Path, rows: Sequence[ScoredReport]) -> None:
     write_table(table, str(path))
 
 
-def write_benchmark_scores(
-    path: Path, scores: BenchmarkScores, model: str, prompt_column: str = PROMPT_COLUMNS[0]
-) -> None:
+def write_benchmark_scores(path: Path, scores: BenchmarkScores, model: str, alignment: float | None = None) -> None:
     """A file of one row in the columns of `image_generation_metrics.csv`, unrounded, with N and shards beside them.
 
     What needs Inception's weights (FID, KID, Inception Score) is an empty cell. The file is written anew, not appended
     to: a row of an earlier run beside this one would tell neither apart.
     """
-    row = {
+    write_table(pl.DataFrame([_scores_row(scores, model, alignment)], infer_schema_length=None), str(path))
+
+
+def write_class_scores(path: Path, scores: Mapping[str, BenchmarkScores], model: str) -> None:
+    """A row per class in the columns of `conditional_image_generation_metrics.csv`, as `write_benchmark_scores`."""
+    rows = [{**_scores_row(one, model, None), "Pathology": name} for name, one in scores.items()]
+    write_table(pl.DataFrame(rows, infer_schema_length=None), str(path))
+
+
+def _scores_row(scores: BenchmarkScores, model: str, alignment: float | None) -> dict[str, str | float | None]:
+    return {
         "FID": None,
         "FID (RadDino)": scores.frechet_distance,
         "Inception Score": None,
@@ -134,14 +142,13 @@ def write_benchmark_scores(
         "Recall": scores.recall,
         "Density": scores.density,
         "Coverage": scores.coverage,
-        "Alignment_score": None,
+        "Alignment_score": alignment,
         "Extra Info": model,
-        "Caption Type": prompt_column,
+        "Caption Type": PROMPT_COLUMNS[0],
         "N real": scores.n_real,
         "N synthetic": scores.n_drawn,
         "Shards": scores.shards,
     }
-    write_table(pl.DataFrame([row]), str(path))
 
 
 def _read(path: Path, columns: Sequence[str] = ()) -> pl.DataFrame:

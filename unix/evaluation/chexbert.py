@@ -61,14 +61,15 @@ class CheXbert:
     """A labeler (`unix.evaluation.labelers`)."""
 
     def __init__(
-        self, model: CheXbertModel, tokenizer: BertWordPieceTokenizer, device: torch.device | str = "cpu"
+        self, model: CheXbertModel, tokenizer: BertWordPieceTokenizer, device: torch.device | str | None = None
     ) -> None:
         self.name = f"chexbert {tensors_digest(model.state_dict())[:8]}"
-        self._model, self._tokenizer, self._device = model.to(device).eval(), tokenizer, device
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model, self._tokenizer = model.to(self._device).eval(), tokenizer
 
     @classmethod
-    def load(cls, checkpoint: Path, bert: Path, device: torch.device | str = "cpu") -> "CheXbert":
-        """Read `chexbert.pth` and the folder of the BERT that it was trained from.
+    def load(cls, checkpoint: Path, bert: Path, device: torch.device | str | None = None) -> "CheXbert":
+        """Read `chexbert.pth` and the folder of the BERT that it was trained from, onto a GPU where there is one.
 
         Raises:
             WeightsError: a file is missing, or the checkpoint is not a CheXbert of this BERT.

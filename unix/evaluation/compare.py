@@ -8,13 +8,14 @@ from pydantic import Field, ValidationError
 
 from unix.config import Config, describe
 from unix.errors import EvaluationError
-from unix.evaluation.bootstrap import RESAMPLES, Draws, Patients
-from unix.evaluation.clinical import agreement_draws
+from unix.evaluation.bootstrap import RESAMPLES, Draws
 from unix.evaluation.comparison import ModelResult, compared, model_result, render_comparison
 from unix.evaluation.evaluation_page import EVALUATION_FILE, PAGE_FILE
+from unix.evaluation.generation import readback_draws
 from unix.evaluation.page import publish_page
 from unix.evaluation.predictions import PREDICTIONS_FILE, read_rows
-from unix.evaluation.report_scores import labels_of, reference_labels, report_draws
+from unix.evaluation.protocols import report_protocol
+from unix.evaluation.report_scores import report_draws
 from unix.evaluation.results import EvaluationSummary
 from unix.manifest import write_atomically
 from unix.records import Task
@@ -50,6 +51,7 @@ class CompareSummary(Config):
     data_set: str
     release: str
     labeler: str
+    protocol: str
     n: int
     models: tuple[ModelResult, ...]
     verdict: str
@@ -74,7 +76,7 @@ def compare_evaluations(config: CompareConfig) -> CompareSummary:
     models: list[ModelResult] = []
     first_draws: dict[str, Draws] | None = None
     for name, evaluation, rows in zip(names, evaluations, tables, strict=True):
-        draws = _draws(evaluation.task, rows, config)
+        draws = _draws(evaluation, rows, config)
         result = model_result(name, name, evaluation.checkpoint, draws, first_draws)
         models.append(result.model_copy(update={"metrics": evaluation.metrics | result.metrics}))
         first_draws = first_draws or draws
@@ -86,6 +88,7 @@ def compare_evaluations(config: CompareConfig) -> CompareSummary:
         data_set=first.data_set,
         release=first.release,
         labeler=first.labeler,
+        protocol=first.protocol,
         n=first.n,
         models=tuple(models),
         verdict=verdict,
@@ -133,12 +136,11 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
     return short if len(set(short)) == len(short) else tuple(folders)
 
 
-def _draws(task: Task, rows: pl.DataFrame, config: CompareConfig) -> dict[str, Draws]:
-    if task is Task.UNDERSTANDING:
-        return report_draws(rows, config.seed, config.resamples)
-    resampled = Patients(rows["subject_id"].to_list(), config.seed, config.resamples)
-    found = agreement_draws(labels_of(rows, "read_back_labels"), reference_labels(rows, "prompt_labels"), resampled)
-    return {f"readback_{name}": draws for name, draws in found.items()}
+def _draws(evaluation: EvaluationSummary, rows: pl.DataFrame, config: CompareConfig) -> dict[str, Draws]:
+    if evaluation.task is Task.UNDERSTANDING:
+        weights = report_protocol(evaluation.protocol).bleu_weights
+        return report_draws(rows, config.seed, config.resamples, weights)
+    return readback_draws(rows, config.seed, config.resamples)
 
 
 def _publish(summary: CompareSummary, synthetic: bool, out: Path) -> None:
@@ -154,6 +156,7 @@ def _publish(summary: CompareSummary, synthetic: bool, out: Path) -> None:
         charted=_CHARTED[summary.task],
         facts=[
             ("shard set", f"{summary.data_set}, release {summary.release}"),
+            ("protocol", summary.protocol),
             *((f"checkpoint: {model.title}", model.checkpoint) for model in summary.models),
         ],
     )

@@ -15,7 +15,7 @@ import numpy as np
 from unix.data.images import Pixels
 from unix.data.stream import ShardReader
 from unix.errors import ConfigError
-from unix.evaluation.features import Encoder, FeatureCache, FeatureMatrix, ImageItem, image_features
+from unix.evaluation.features import Encoder, FeatureCache, FeatureMatrix, ImageItem, Preparation, image_features
 from unix.evaluation.image_metrics import ImageSet
 from unix.evaluation.predict_split import PredictedSplit, generated_image
 from unix.evaluation.sampling import chosen_samples
@@ -48,7 +48,9 @@ def chosen_encoder(name: str, checkpoint: Path) -> Encoder:
     return open_encoder(kind, Path(folder) if folder else None)
 
 
-def drawn_and_real(split: PredictedSplit, encoder: Encoder, cache: FeatureCache) -> tuple[ImageSet, ImageSet]:
+def drawn_and_real(
+    split: PredictedSplit, encoder: Encoder, cache: FeatureCache, preparation: Preparation = Preparation.NONE
+) -> tuple[ImageSet, ImageSet]:
     """The drawings and the real images of the same samples, each with its patient.
 
     Raises:
@@ -60,10 +62,17 @@ def drawn_and_real(split: PredictedSplit, encoder: Encoder, cache: FeatureCache)
         for key, digest in split.rows.select("image_id", "image_sha256").iter_rows()
     ]
     real = list(_shard_images(split.reader, split.indices))
-    return tuple(ImageSet(image_features(encoder, items, cache), patients) for items in (drawn, real))  # pyright: ignore[reportReturnType] - two of them
+    return tuple(ImageSet(image_features(encoder, items, cache, preparation), patients) for items in (drawn, real))  # pyright: ignore[reportReturnType] - two of them
 
 
-def training_images(split: PredictedSplit, encoder: Encoder, cache: FeatureCache, limit: int, seed: int) -> Training:
+def training_images(
+    split: PredictedSplit,
+    encoder: Encoder,
+    cache: FeatureCache,
+    limit: int,
+    seed: int,
+    preparation: Preparation = Preparation.NONE,
+) -> Training:
     """Images of the set's training split, at most `limit`, chosen by a seeded hash of their ids.
 
     Raises:
@@ -74,7 +83,7 @@ def training_images(split: PredictedSplit, encoder: Encoder, cache: FeatureCache
         raise ConfigError(f"{reader} is empty: there is no training image to compare with")
     chosen = tuple(chosen_samples(reader.keys, limit, seed))
     records = [json.loads(reader.read_member(index, "json")) for index in chosen]
-    features = image_features(encoder, list(_shard_images(reader, chosen)), cache)
+    features = image_features(encoder, list(_shard_images(reader, chosen)), cache, preparation)
     return Training(
         ImageSet(features, tuple(record["subject_id"] for record in records)),
         tuple(join_report(record["findings"], record["impression"]) for record in records),

@@ -27,8 +27,10 @@ RAD_DINO, TOWER, RANDOM = "rad-dino", "tower", "random"
 KINDS = (RAD_DINO, TOWER, RANDOM)
 
 
-def open_encoder(kind: str, folder: Path | None = None, device: torch.device | str = "cpu") -> Encoder:
+def open_encoder(kind: str, folder: Path | None = None, device: torch.device | str | None = None) -> Encoder:
     """The encoder `rad-dino` (from a transformers folder), `tower` (of a checkpoint's folder) or `random`.
+
+    Weights go onto `device` (default: a GPU where there is one).
 
     Raises:
         ConfigError: there is no such encoder, or it needs a folder.
@@ -40,7 +42,8 @@ def open_encoder(kind: str, folder: Path | None = None, device: torch.device | s
         raise ConfigError(f"there is no encoder {kind!r}; choose one of {', '.join(KINDS)}")
     if folder is None:
         raise ConfigError(f"the encoder {kind} needs a folder of weights; nothing is downloaded")
-    return RadDino.load(folder, device) if kind == RAD_DINO else Tower.load(folder, device)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return RadDino.load(folder, chosen) if kind == RAD_DINO else Tower.load(folder, chosen)
 
 
 class RadDino:

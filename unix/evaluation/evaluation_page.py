@@ -93,6 +93,8 @@ def render(summary: EvaluationSummary, rows: pl.DataFrame, split: PredictedSplit
         confusion=_confusion(predicted, reference),
         names=CHEXPERT_14,
         distances=summary.images_per_class,
+        benchmark=summary.benchmark,
+        encoder=summary.encoder,
         cases={
             "Worst": [_case(rows, split, int(place), scores, reading) for place in worst],
             "Best": [_case(rows, split, int(place), scores, reading) for place in best],
@@ -162,6 +164,7 @@ def _facts(summary: EvaluationSummary, rows: pl.DataFrame) -> list[tuple[str, st
     facts = [
         ("checkpoint", summary.checkpoint),
         ("references", summary.references),
+        ("protocol", f"{summary.protocol}: {summary.protocol_told}" if summary.protocol_told else summary.protocol),
         ("labeler", summary.labeler),
         ("shard set", f"{summary.data_set}, release {summary.release}, {summary.split} split"),
         ("resolution", f"{summary.resolution} pixels"),

@@ -2,49 +2,72 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 
 from unix.data.images import Pixels
-from unix.data.labels import label_report
 from unix.data.phantom.geometry import Geometry, measure
 from unix.evaluation import clinical
-from unix.evaluation.bootstrap import Metric, auc_metric, share_metric
-from unix.evaluation.drawn_scores import FEATURES_FOLDER, TOWER, chosen_encoder, drawn_and_real, training_images
-from unix.evaluation.evaluation_page import PAGE_FILE, publish_evaluation
-from unix.evaluation.feature_distances import NEIGHBOURS
-from unix.evaluation.features import FeatureCache
-from unix.evaluation.image_metrics import ImageScores, image_metrics, scores_per_class
-from unix.evaluation.predict_split import PredictedSplit, generated_images, predict_split, reconstructed_images
-from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
-from unix.evaluation.privacy import Memorisation, memorisation
-from unix.evaluation.results import EvaluateConfig, EvaluationSummary, predicted_labels
-from unix.evaluation.sides import ONE_SIDED, stated_side
-from unix.records import Labels, Split, Task
-
-REFERENCES = (
-    "labels that the rule labeler gives the prompt; images are read back by the same model's understanding branch"
+from unix.evaluation.alignment import METRIC as ALIGNMENT
+from unix.evaluation.alignment import open_alignment, similarities
+from unix.evaluation.bootstrap import Draws, Metric, Patients, auc_metric, metrics_of, share_metric
+from unix.evaluation.clinical import agreement_draws
+from unix.evaluation.drawn_against_real import (
+    ImageResults,
+    chosen_protocol,
+    compared_images,
+    write_benchmark_files,
+    write_drawn_file,
 )
+from unix.evaluation.evaluation_page import PAGE_FILE, publish_evaluation
+from unix.evaluation.labelers import label_reports, open_labeler
+from unix.evaluation.predict_split import GENERATED, generated_images, predict_split, reconstructed_images
+from unix.evaluation.predictions import PREDICTIONS_FILE, label_column, publish_rows
+from unix.evaluation.protocols import CHEXGENBENCH
+from unix.evaluation.report_scores import labels_of, reference_labels
+from unix.evaluation.results import EvaluateConfig, EvaluationSummary
+from unix.evaluation.sides import ONE_SIDED, stated_side
+from unix.records import Labels, Task, no_labels
+
 PHANTOM = "phantom"
 
 
-def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
+class EvaluateGenerationConfig(EvaluateConfig):
+    """Measure the images that a checkpoint draws."""
+
+    average_shards: int = Field(default=1, ge=1)
+    """In the benchmark's own table, both sides are cut into so many runs whose scores are averaged, as its
+    memory-saving script has them; only under its protocol."""
+    alignment: str | None = None
+    """Image-text model, `biovil-t:FOLDER`; None: how well images fit their texts is told by what is read back alone."""
+
+
+def evaluate_generation(config: EvaluateGenerationConfig) -> EvaluationSummary:
     """Draw an image for every prompt of the split, read it back and, on phantoms, measure it.
 
-    The images go to `generated/` and `reconstructed/` in the evaluation's folder, the rest to Parquet.
+    The images go to `generated/` and `reconstructed/` in the evaluation's folder, the rest to Parquet; under the
+    benchmark's protocol its CSV files come beside them.
 
     Raises:
+        ConfigError: there is no such protocol or labeler, settings exclude each other, or an optional model is missing.
         EvaluationError: predictions are missing or unreadable, or the folder holds those of another run.
     """
     started = time.monotonic()
+    protocol, labeler = (
+        chosen_protocol(config.protocol, config.encoder, config.average_shards),
+        open_labeler(config.labeler),
+    )
+    aligned_by = open_alignment(config.alignment) if config.alignment else None
     split = predict_split(config, Task.GENERATION)
     rows = split.rows
     prompts, patients = rows["prompt"].to_list(), rows["subject_id"].to_list()
-    reference = [label_report(prompt) for prompt in prompts]
+    # a blank prompt asks for no class
+    reference = [labels or no_labels() for labels in label_reports(labeler, prompts).labels]
     read, ceiling = (
-        [predicted_labels(text) for text in rows[name]] for name in ("read_back", "read_back_of_reconstruction")
+        label_reports(labeler, rows[name].to_list()).labels for name in ("read_back", "read_back_of_reconstruction")
     )
     agreement = clinical.agreement(read, reference, patients, config.seed, config.resamples)
     metrics = {f"readback_{name}": metric for name, metric in agreement.metrics.items()}
@@ -65,14 +88,28 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
                 baselines |= {f"{kind}{name}": metric.value for name, metric in found.items()}
             else:
                 metrics |= found
-    images = _ImageResults() if config.encoder is None else _compared(config, split, reference_NK)
+    if aligned_by is not None:
+        drawings = [split.folder / GENERATED / f"{key}.png" for key in rows["image_id"]]
+        rows = rows.with_columns(pl.Series(ALIGNMENT, similarities(aligned_by, drawings, prompts)))
+    metrics |= metrics_of(alignment_draws(rows, Patients(patients, config.seed, config.resamples)))
+    images = ImageResults()
+    if config.encoder is not None:
+        images = compared_images(config, protocol, split, reference, config.average_shards)
+    if protocol is CHEXGENBENCH:
+        write_drawn_file(split)
+        aligned = metrics[ALIGNMENT].value if ALIGNMENT in metrics else None
+        write_benchmark_files(split.folder, images, str(split.checkpoint), aligned)
     path = split.folder / PREDICTIONS_FILE
     rows = rows.with_columns(label_column("read_back_labels", read), label_column("prompt_labels", reference))
     publish_rows(rows, path)
     summary = EvaluationSummary(
         task=Task.GENERATION,
         checkpoint=str(split.checkpoint),
-        references=REFERENCES,
+        protocol=protocol.name,
+        protocol_told=protocol.told,
+        references=f"labels that the labeler “{labeler.name}” gives the prompt; images are read back by the same "
+        "model's understanding branch",
+        labeler=labeler.name,
         data_set=split.reader.manifest.set,
         release=split.reader.manifest.release,
         split=config.split,
@@ -85,6 +122,7 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
         baselines=baselines,
         encoder=images.encoder,
         images_per_class=images.per_class,
+        benchmark=images.benchmark,
         memorisation=images.memorisation,
         seconds=time.monotonic() - started,
         predictions=str(path),
@@ -93,30 +131,16 @@ def evaluate_generation(config: EvaluateConfig) -> EvaluationSummary:
     return publish_evaluation(summary, rows, split)
 
 
-@dataclass(frozen=True, slots=True)
-class _ImageResults:
-    encoder: str | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict[str, Metric])
-    per_class: dict[str, ImageScores] = field(default_factory=dict[str, ImageScores])
-    memorisation: Memorisation | None = None
+def readback_draws(rows: pl.DataFrame, seed: int, resamples: int) -> dict[str, Draws]:
+    """What is read back from N drawings, and how well an outside model thinks them to fit, resampled over patients."""
+    resampled = Patients(rows["subject_id"].to_list(), seed, resamples)
+    found = agreement_draws(labels_of(rows, "read_back_labels"), reference_labels(rows, "prompt_labels"), resampled)
+    return {f"readback_{name}": draws for name, draws in found.items()} | alignment_draws(rows, resampled)
 
 
-def _compared(config: EvaluateConfig, split: PredictedSplit, reference_NK: NDArray[np.bool_]) -> _ImageResults:
-    """Drawings against real images, over all and per class, and against training images."""
-    encoder = chosen_encoder(config.encoder or TOWER, split.checkpoint)
-    cache = FeatureCache(split.folder / FEATURES_FOLDER)
-    drawn, real = drawn_and_real(split, encoder, cache)
-    few = len(drawn) <= NEIGHBOURS or len(set(drawn.patients)) < 2
-    nearest = None
-    if config.training_images and split.reader.split is not Split.TRAIN:
-        training = training_images(split, encoder, cache, config.training_images, config.seed)
-        nearest = memorisation(drawn, training.images, real, config.seed, config.resamples)
-    return _ImageResults(
-        encoder.name,
-        {} if few else image_metrics(real, drawn, config.seed, config.resamples),
-        scores_per_class(real, drawn, reference_NK, reference_NK, config.seed),
-        nearest,
-    )
+def alignment_draws(rows: pl.DataFrame, resampled: Patients) -> dict[str, Draws]:
+    """The mean of the column of similarities, where there is one."""
+    return {ALIGNMENT: resampled.mean(rows[ALIGNMENT].to_numpy())} if ALIGNMENT in rows.columns else {}
 
 
 def measured(

@@ -8,6 +8,7 @@ _GROUPS = (
     ("original_", "Against the report as written"),
     ("readback_", "Findings read back from the drawings by the model itself"),
     ("fixed_readback_", "Findings read back from the drawings by the starting checkpoint"),
+    ("alignment_", "Drawings against their texts, by an outside model"),
     ("noise", "Invented noise: share of the reports in which the cleaner's rules find it"),
 )
 _LABELS, _TEXT, _IMAGES, _RULER = (
@@ -18,7 +19,7 @@ _LABELS, _TEXT, _IMAGES, _RULER = (
 )
 _KINDS = (
     (re.compile(r"^(micro|macro|example)_"), _LABELS),
-    (re.compile(r"^(corpus_)?bleu_|^rouge_l$"), _TEXT),
+    (re.compile(r"^(corpus_)?bleu_|^rouge_l$|^radgraph_"), _TEXT),
     (re.compile(r"_auc$|^side_accuracy$"), _RULER),
 )
 _SENTENCES = (
@@ -27,6 +28,8 @@ _SENTENCES = (
     (re.compile(r"^bleu_(\d)$"), r"BLEU-\1, sentences, smoothing method 4, mean"),
     (re.compile(r"^corpus_bleu_(\d)$"), r"BLEU-\1, corpus, unsmoothed"),
     (re.compile(r"^rouge_l$"), "ROUGE-L, F-measure, no stemming"),
+    (re.compile(r"^radgraph_f1_partial_(.+)$"), r"RadGraph F1, level partial, model \1, mean"),
+    (re.compile(r"^alignment_biovil_t$"), "cosine by BioViL-T, mean"),
     (re.compile(r"^noise$"), "any kind"),
     (re.compile(r"^noise_(.+)$"), r"\1"),
     (re.compile(r"^frechet_distance$"), "Fréchet distance"),

@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from unix.errors import ConfigError, UnixError
-from unix.evaluation.bootstrap import Draws, Patients
+from unix.evaluation.bootstrap import FloatArray
 
 LEVEL = "partial"
+PREFIX = f"radgraph_f1_{LEVEL}_"
+"""Of the metric's name, which ends in the model's."""
 MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 
 
@@ -56,10 +58,15 @@ def open_radgraph(models: Path, model: str = "radgraph") -> RadGraphScorer:
     return package.F1RadGraph(reward_level=LEVEL, model_type=model, model_cache_dir=str(models))
 
 
-def radgraph_draws(
-    scorer: RadGraphScorer, predictions: Sequence[str], references: Sequence[str], resampled: Patients, model: str
-) -> dict[str, Draws]:
-    """Mean F1 over reports, under a name that tells level and model; an empty prediction scores 0.
+def named_radgraph(place: str) -> tuple[RadGraphScorer, str]:
+    """The scorer that `FOLDER[:MODEL]` names (see `open_radgraph`), and the name of its metric."""
+    folder, _, model = place.partition(":")
+    model = model or MODELS[0]
+    return open_radgraph(Path(folder), model), f"{PREFIX}{model}"
+
+
+def radgraph_scores(scorer: RadGraphScorer, predictions: Sequence[str], references: Sequence[str]) -> FloatArray:
+    """F1 of each of N reports, [N]; an empty prediction scores 0.
 
     Raises:
         UnixError: the package failed, or did not score every report with a number in [0, 1].
@@ -74,4 +81,4 @@ def radgraph_draws(
             raise UnixError(f"RadGraph failed on {len(asked)} reports with {type(error).__name__}") from error
     if not ((score_N >= 0) & (score_N <= 1)).all():
         raise UnixError(f"RadGraph gave scores outside [0, 1] or none for some of {len(asked)} reports")
-    return {f"radgraph_f1_{LEVEL}_{model}": resampled.mean(score_N)}
+    return score_N

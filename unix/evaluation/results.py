@@ -6,7 +6,6 @@ from pathlib import Path
 from pydantic import Field
 
 from unix.config import Config
-from unix.data.labels import label_report
 from unix.data.stream import ShardReader
 from unix.errors import ConfigError
 from unix.evaluation.bootstrap import RESAMPLES, Metric
@@ -14,13 +13,11 @@ from unix.evaluation.clinical import ClassScore
 from unix.evaluation.frozen_set import FrozenSet
 from unix.evaluation.image_metrics import ImageScores
 from unix.evaluation.privacy import Memorisation
+from unix.evaluation.protocols import NATIVE, BenchmarkScores
 from unix.evaluation.sampling import chosen_samples
 from unix.evaluation.settings import PredictorConfig, default_processes, trained_on
-from unix.records import Labels, Split, Task, join_report
+from unix.records import Split, Task, join_report
 from unix.runs import newest_step
-
-PROTOCOL = "native"
-"""Every sample of the split as it stands in the shards, whole texts, one model, no de-duplication of prompts."""
 
 
 class EvaluateConfig(PredictorConfig):
@@ -43,6 +40,10 @@ class EvaluateConfig(PredictorConfig):
     seed: int = 0
     processes: int = Field(default_factory=default_processes, ge=1)
     """Worker processes; the number changes no result."""
+    protocol: str = NATIVE
+    """How samples are scored; `unix.evaluation.protocols` has those that there are. It changes no prediction."""
+    labeler: str = "rules"
+    """Who reads labels out of texts: `rules`, or `chexbert:PATH[:BERT_FOLDER]`."""
     encoder: str | None = "tower"
     """What images are compared by: `tower` (of the checkpoint), `tower:FOLDER`, `rad-dino:FOLDER`, `random`; None:
     images are not compared."""
@@ -72,9 +73,11 @@ class EvaluationSummary(Config):
 
     task: Task
     checkpoint: str
-    protocol: str = PROTOCOL
+    protocol: str = NATIVE
     references: str
     """What counts as true, in words."""
+    protocol_told: str = ""
+    """What the protocol does to the numbers, in words."""
     labeler: str = "rules"
     """Who read the labels out of both sides' texts."""
     data_set: str
@@ -94,6 +97,8 @@ class EvaluationSummary(Config):
     """What images were compared by; distances of different encoders have no common scale."""
     images_per_class: dict[str, ImageScores] = Field(default={})
     """Drawings for prompts that name a class, against real images whose reports do."""
+    benchmark: BenchmarkScores | None = None
+    """The row of the benchmark's own table, where its protocol was asked for."""
     memorisation: Memorisation | None = None
     """Nearest training images of drawings and of unseen real images."""
     seconds: float
@@ -150,8 +155,3 @@ def training_reports(folder: Path, limit: int, seed: int) -> list[str]:
         record = json.loads(reader.read_members(index)[1]["json"])
         reports.append(join_report(record["findings"], record["impression"]))
     return reports
-
-
-def predicted_labels(text: str) -> Labels | None:
-    """Labels of a text that a model wrote; None where it wrote nothing, which the labeler would call No Finding."""
-    return label_report(text) if text.strip() else None

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,23 +177,40 @@ def shard_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sets `understanding-32` and `generation-32`: 12 training and 8 test images of noise with invented reports."""
     root = tmp_path_factory.mktemp("shards")
     for task in Task:
-        folder = root / f"{task}-32"
-        entries = tuple(_shard(folder, task, split, count) for split, count in ((Split.TRAIN, 12), (Split.TEST, 8)))
-        manifest = Manifest(
-            set=folder.name,
-            task=task,
-            size=32,
-            members=("jpg", "json"),
-            parents=Parents(code_revision="none", configuration_digest="none"),
-            parent_release=None,
-            added_shards=tuple(entry.file for entry in entries),
-            superseded_samples=0,
-            considered=20,
-            excluded={},
-            shards=entries,
-        )
-        publish_manifest(folder, manifest)
+        _set(root / f"{task}-32", task, IMPRESSIONS, train=12, test=8)
     return root
+
+
+PROMPTS = (*(f"Left pleural effusion of {size} cm." for size in range(2, 9)), "Possible edema.", *IMPRESSIONS)
+"""Of drawings: twelve, of which eight name an effusion and one is not certain."""
+
+
+@pytest.fixture(scope="session")
+def prompted_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set `generation-32` with 20 test images of `PROMPTS`, the first eight of them twice."""
+    folder = tmp_path_factory.mktemp("prompted") / "generation-32"
+    _set(folder, Task.GENERATION, PROMPTS, train=12, test=20)
+    return folder
+
+
+def _set(folder: Path, task: Task, impressions: Sequence[str], train: int, test: int) -> None:
+    entries = tuple(
+        _shard(folder, task, split, count, impressions) for split, count in ((Split.TRAIN, train), (Split.TEST, test))
+    )
+    manifest = Manifest(
+        set=folder.name,
+        task=task,
+        size=32,
+        members=("jpg", "json"),
+        parents=Parents(code_revision="none", configuration_digest="none"),
+        parent_release=None,
+        added_shards=tuple(entry.file for entry in entries),
+        superseded_samples=0,
+        considered=train + test,
+        excluded={},
+        shards=entries,
+    )
+    publish_manifest(folder, manifest)
 
 
 @pytest.fixture(scope="session")
@@ -235,11 +253,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def _shard(folder: Path, task: Task, split: Split, count: int) -> ShardEntry:
+def _shard(folder: Path, task: Task, split: Split, count: int, impressions: Sequence[str]) -> ShardEntry:
     generator = np.random.default_rng([count, len(task)])
     with ShardWriter(folder, split, 0, ("jpg", "json")) as writer:
         for number in range(count):
-            impression = IMPRESSIONS[number % len(IMPRESSIONS)]
+            impression = impressions[number % len(impressions)]
             record = {
                 "image_id": f"{split}-{number:02d}",
                 "study_id": str(5000 + number),

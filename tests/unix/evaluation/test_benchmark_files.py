@@ -12,6 +12,7 @@ from unix.evaluation.benchmark_files import (
     read_drawn,
     read_reports,
     write_benchmark_scores,
+    write_class_scores,
     write_drawn,
     write_reports,
 )
@@ -75,21 +76,32 @@ def test_reports_round_trip_with_the_failed_one_empty(tmp_path: Path) -> None:
         read_reports(write(tmp_path / "s.csv", ["Image Path", "Report Impression"], ["a", "b"]))
 
 
+SCORES = BenchmarkScores(
+    frechet_distance=54.02199,
+    kernel_distance=0.0244,
+    precision=0.7,
+    recall=0.4,
+    density=0.5,
+    coverage=0.5,
+    n_real=4000,
+    n_drawn=4352,
+    shards=4,
+)
+
+
 def test_scores_have_their_columns_and_n_beside_them(tmp_path: Path) -> None:
-    scores = BenchmarkScores(
-        frechet_distance=54.02199,
-        kernel_distance=0.0244,
-        precision=0.7,
-        recall=0.4,
-        density=0.5,
-        coverage=0.5,
-        n_real=4000,
-        n_drawn=4352,
-        shards=4,
-    )
     for _ in range(2):
-        write_benchmark_scores(tmp_path / "m.csv", scores, "ours")
+        write_benchmark_scores(tmp_path / "m.csv", SCORES, "ours", alignment=0.61234)
     (row,) = pl.read_csv(tmp_path / "m.csv").to_dicts()
     assert row["FID (RadDino)"] == 54.02199
-    assert (row["FID"], row["Inception Score"], row["Alignment_score"]) == (None, None, None)
+    assert (row["FID"], row["Inception Score"], row["Alignment_score"]) == (None, None, 0.61234)
     assert (row["Extra Info"], row["N real"], row["N synthetic"], row["Shards"]) == ("ours", 4000, 4352, 4)
+    write_benchmark_scores(tmp_path / "m.csv", SCORES, "ours")
+    assert pl.read_csv(tmp_path / "m.csv")["Alignment_score"].to_list() == [None]
+
+
+def test_a_class_has_a_row_that_names_it(tmp_path: Path) -> None:
+    write_class_scores(tmp_path / "c.csv", {"Edema": SCORES, "Fracture": SCORES}, "ours")
+    rows = pl.read_csv(tmp_path / "c.csv")
+    assert rows["Pathology"].to_list() == ["Edema", "Fracture"]
+    assert rows["FID (RadDino)"].to_list() == [54.02199] * 2

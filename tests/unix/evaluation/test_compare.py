@@ -11,9 +11,9 @@ import pytest
 from unix.errors import EvaluationError
 from unix.evaluation import predict_split as job
 from unix.evaluation.compare import CompareConfig, compare_evaluations
-from unix.evaluation.generation import evaluate_generation
+from unix.evaluation.generation import EvaluateGenerationConfig, evaluate_generation
 from unix.evaluation.predictor import Predictor
-from unix.evaluation.results import EvaluateConfig, EvaluationSummary
+from unix.evaluation.results import EvaluationSummary
 from unix.evaluation.settings import PredictorConfig
 from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
 
@@ -47,7 +47,7 @@ def evaluations(
         for name in ("one", "two"):
             reading = EvaluateUnderstandingConfig.build({**config, "out": str(out / f"understanding-{name}")})
             found[f"understanding-{name}"] = evaluate_understanding(reading)
-            drawing = EvaluateConfig.build({**config, "out": str(out / f"generation-{name}")})
+            drawing = EvaluateGenerationConfig.build({**config, "out": str(out / f"generation-{name}")})
             found[f"generation-{name}"] = evaluate_generation(drawing)
     return found
 

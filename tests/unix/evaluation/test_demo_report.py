@@ -12,8 +12,7 @@ from unix.data.phantom.truth import read_truth
 from unix.errors import ConfigError
 from unix.evaluation.curation_view import cleaning_examples, funnel
 from unix.evaluation.demo_report import DemoRun, report_demo
-from unix.evaluation.generation import evaluate_generation
-from unix.evaluation.results import EvaluateConfig
+from unix.evaluation.generation import EvaluateGenerationConfig, evaluate_generation
 from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
 from unix.records import Rejection
 from unix.store import SCHEMAS, Store, now
@@ -34,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, shard_sets:
     config |= {"resamples": 20, "processes": 1}
     evaluations = {
         "u.json": evaluate_understanding(EvaluateUnderstandingConfig.build({**config, "out": str(work / "u")})),
-        "g.json": evaluate_generation(EvaluateConfig.build({**config, "out": str(work / "g")})),
+        "g.json": evaluate_generation(EvaluateGenerationConfig.build({**config, "out": str(work / "g")})),
     }
     for name, evaluation in evaluations.items():
         (work / name).write_text(evaluation.model_dump_json())

@@ -11,8 +11,8 @@ from PIL import Image
 
 from unix.data.images import encode_jpeg
 from unix.errors import ConfigError, SourceError, WeightsError
-from unix.evaluation import clinical, results
-from unix.evaluation.generation import evaluate_generation
+from unix.evaluation import results
+from unix.evaluation.generation import EvaluateGenerationConfig, evaluate_generation
 from unix.evaluation.predict import DescribeConfig, GenerateConfig, describe_images, generate_images
 from unix.evaluation.results import EvaluateConfig, EvaluationSummary
 from unix.evaluation.understanding import EvaluateUnderstandingConfig, evaluate_understanding
@@ -37,7 +37,7 @@ def understood(checkpoint: Path, shard_sets: Path, tmp_path_factory: pytest.Temp
 def drawn(checkpoint: Path, shard_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluationSummary:
     out = str(tmp_path_factory.mktemp("generation"))
     config = {"checkpoint": str(checkpoint), "shards": str(shard_sets), "out": out, **QUICK}
-    return evaluate_generation(EvaluateConfig.build({**config, "processes": 2, "batch": 3}))
+    return evaluate_generation(EvaluateGenerationConfig.build({**config, "processes": 2, "batch": 3}))
 
 
 def test_understanding_scores_every_sample_of_the_split(understood: EvaluationSummary) -> None:
@@ -85,7 +85,7 @@ def test_processes_and_batches_change_no_number(
     config = {"checkpoint": str(checkpoint), "shards": str(shard_sets), "processes": 1, "batch": 8, **QUICK}
     again = [
         evaluate_understanding(EvaluateUnderstandingConfig.build({**config, "out": str(tmp_path / "u")})),
-        evaluate_generation(EvaluateConfig.build({**config, "out": str(tmp_path / "g")})),
+        evaluate_generation(EvaluateGenerationConfig.build({**config, "out": str(tmp_path / "g")})),
     ]
     for one, other in zip((understood, drawn), again, strict=True):
         same = {"seconds", "predictions", "report_html"}
@@ -104,18 +104,12 @@ def test_a_limit_takes_the_same_samples_whatever_their_order() -> None:
     assert results.chosen_samples(keys, None, 0) == list(range(50))
 
 
-def test_an_empty_text_is_a_failure_and_not_a_normal_report() -> None:
-    assert results.predicted_labels(" \n") is None
-    assert clinical.positives([results.predicted_labels("")]).sum() == 0
-    assert results.predicted_labels("No acute process.") is not None
-
-
 def test_a_set_that_is_not_there_is_named(checkpoint: Path, shard_sets: Path, tmp_path: Path) -> None:
     config = {"checkpoint": str(checkpoint), "shards": str(tmp_path)}
     with pytest.raises(ConfigError, match="must hold one understanding set"):
         evaluate_understanding(EvaluateUnderstandingConfig.build(config))
     with pytest.raises(ConfigError, match="validate split"):
-        evaluate_generation(EvaluateConfig.build({**config, "shards": str(shard_sets), "split": "validate"}))
+        evaluate_generation(EvaluateGenerationConfig.build({**config, "shards": str(shard_sets), "split": "validate"}))
 
 
 def test_describe_reads_files_and_names_the_bad_one(checkpoint: Path, tmp_path: Path) -> None:

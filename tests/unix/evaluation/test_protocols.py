@@ -1,4 +1,5 @@
 import numpy as np
+import polars as pl
 import pytest
 
 from unix.errors import ConfigError
@@ -8,14 +9,17 @@ from unix.evaluation.features import EncodedBy, Features
 from unix.evaluation.image_metrics import ImageSet, image_scores
 from unix.evaluation.labelers import RuleLabeler
 from unix.evaluation.protocols import (
-    NATIVE_REPORTS,
-    UNIX_PAPER,
+    CHEXGENBENCH,
     benchmark_scores,
+    class_benchmark_scores,
     drawn_classes_by_prompt,
     first_of_each,
-    protocol_draws,
+    image_protocol,
+    report_protocol,
 )
+from unix.evaluation.report_scores import labelled, report_draws
 from unix.evaluation.text_metrics import text_draws
+from unix.records import CHEXPERT_14
 
 
 def images(count: int, seed: int) -> ImageSet:
@@ -48,18 +52,37 @@ def test_prompts_are_kept_once_and_classes_go_by_prompt() -> None:
 
 def test_the_paper_cuts_labels_at_512_characters_and_weighs_bleu_3_by_a_third_cut_short() -> None:
     long = "FINDINGS: " + "The lungs are clear. " * 30 + "There is a pneumothorax."
-    texts, resampled = [long, "FINDINGS: There is edema."], Patients(["a", "b"], seed=0, resamples=5)
+    texts = [long, "FINDINGS: There is edema."]
     missed = [long.replace("There is a pneumothorax", "There is a fracture"), texts[1]]
-    paper = protocol_draws(UNIX_PAPER, RuleLabeler(), missed, texts, resampled)
-    native = protocol_draws(NATIVE_REPORTS, RuleLabeler(), missed, texts, resampled)
+    frame = pl.DataFrame({"subject_id": ["a", "b"], "prediction": missed, "reference": texts, "original": ["", ""]})
+    found: dict[str, dict[str, float]] = {}
+    for protocol in (report_protocol("unix-paper"), report_protocol("native")):
+        rows, labeler = labelled(frame, RuleLabeler(), protocol)
+        draws = report_draws(rows, 0, 5, protocol.bleu_weights)
+        found[protocol.name] = {name: one.value for name, one in draws.items()}
+        assert labeler == ("rules" if protocol.name == "native" else "rules, first 512 characters")
+    paper, native = found["unix-paper"], found["native"]
     # what the model got wrong stands behind the cut
-    assert paper["micro_f1_14"].value == 1.0 > native["micro_f1_14"].value
-    assert native["bleu_3"].value == text_draws(missed, texts, resampled)["bleu_3"].value
-    precision = native["bleu_3"].value
-    assert 0 < paper["bleu_3"].value - precision < 0.01
-    assert paper["bleu_4"].value == native["bleu_4"].value
+    assert paper["micro_f1_14"] == 1.0 > native["micro_f1_14"]
+    plain = text_draws(missed, texts, Patients(["a", "b"], seed=0, resamples=5))
+    assert native["bleu_3"] == plain["bleu_3"].value
+    assert 0 < paper["bleu_3"] - native["bleu_3"] < 0.01
+    assert paper["bleu_4"] == native["bleu_4"]
 
 
-def test_a_blank_reference_is_refused() -> None:
-    with pytest.raises(ConfigError, match="blank reference"):
-        protocol_draws(NATIVE_REPORTS, RuleLabeler(), ["edema"], [" "], Patients(["a"], seed=0, resamples=2))
+def test_a_protocol_scores_what_it_is_for() -> None:
+    assert image_protocol("chexgenbench") is CHEXGENBENCH
+    with pytest.raises(ConfigError, match=r"no protocol 'chexgenbench' for reports; choose native or unix-paper"):
+        report_protocol("chexgenbench")
+    with pytest.raises(ConfigError, match=r"no protocol 'unix-paper' for drawings; choose native or chexgenbench"):
+        image_protocol("unix-paper")
+
+
+def test_classes_with_hardly_an_image_have_no_row() -> None:
+    real, drawn = images(20, 0), images(20, 1)
+    classes_NK = np.zeros((20, 14), dtype=bool)
+    classes_NK[:8, 0], classes_NK[:5, 1] = True, True
+    found = class_benchmark_scores(real, drawn, classes_NK, classes_NK)
+    assert list(found) == [CHEXPERT_14[0]]
+    eight = np.arange(20) < 8
+    assert found[CHEXPERT_14[0]] == benchmark_scores(real.rows(eight), drawn.rows(eight))

@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 
 from unix.errors import ConfigError, UnixError
-from unix.evaluation.bootstrap import Patients
-from unix.evaluation.radgraph_f1 import open_radgraph, radgraph_draws
-
-PATIENTS = Patients(["a", "b", "c"], seed=0, resamples=20)
+from unix.evaluation.radgraph_f1 import named_radgraph, open_radgraph, radgraph_scores
 
 
 @pytest.fixture
@@ -38,8 +35,8 @@ def test_the_package_is_asked_for_the_named_level(models: Path, monkeypatch: pyt
     package = ModuleType("radgraph")
     monkeypatch.setattr(package, "F1RadGraph", Words, raising=False)
     monkeypatch.setitem(sys.modules, "radgraph", package)
-    scorer = open_radgraph(models)
-    assert isinstance(scorer, Words)
+    scorer, name = named_radgraph(str(models))
+    assert isinstance(scorer, Words) and name == "radgraph_f1_partial_radgraph"
     assert scorer.settings == {"reward_level": "partial", "model_type": "radgraph", "model_cache_dir": str(models)}
 
 
@@ -47,8 +44,8 @@ def test_whatever_is_missing_is_said(models: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "radgraph", None)
     with pytest.raises(ConfigError, match=r"needs the package radgraph.*install"):
         open_radgraph(models)
-    with pytest.raises(ConfigError, match=r"weights.th is missing"):
-        open_radgraph(models, "radgraph-xl")
+    with pytest.raises(ConfigError, match=r"radgraph-xl/weights.th is missing"):
+        named_radgraph(f"{models}:radgraph-xl")
     with pytest.raises(ConfigError, match="no RadGraph model 'rg'"):
         open_radgraph(models, "rg")
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -58,9 +55,7 @@ def test_whatever_is_missing_is_said(models: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_empty_prediction_scores_nothing_and_stays_in_the_mean() -> None:
     scorer = Words()
-    found = radgraph_draws(scorer, ["edema", " ", "no edema"], ["edema"] * 3, PATIENTS, "radgraph")
-    assert found["radgraph_f1_partial_radgraph"].value == pytest.approx(2 / 3)
-    assert found["radgraph_f1_partial_radgraph"].n == 3
+    assert radgraph_scores(scorer, ["edema", " ", "no edema"], ["edema"] * 3).tolist() == [1, 0, 1]
     assert scorer.seen == ["edema", "no edema"]
 
 
@@ -72,5 +67,5 @@ def test_a_score_that_is_missing_or_odd_stops_the_run(scores: list[float] | None
         return 0.0, scores if len(scores) == 3 else [[0.1], [0.2, 0.3], []], [], []
 
     with pytest.raises(UnixError, match="RadGraph") as caught:
-        radgraph_draws(scorer, ["edema"] * 3, ["edema"] * 3, PATIENTS, "radgraph")
+        radgraph_scores(scorer, ["edema"] * 3, ["edema"] * 3)
     assert "edema" not in str(caught.value)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unix.data.images import Pixels, encode_png
 from unix.errors import ConfigError, SourceError, UnixError
 from unix.evaluation import clinical
-from unix.evaluation.alignment import alignment
+from unix.evaluation.alignment import similarities
 from unix.evaluation.benchmark_files import (
     DrawnFile,
     ScoredReport,
@@ -31,7 +31,7 @@ from unix.evaluation.image_metrics import ImageSet, image_scores
 from unix.evaluation.labelers import RuleLabeler, label_reports
 from unix.evaluation.privacy import nearest_of_seeds, pixel_distance
 from unix.evaluation.protocols import benchmark_scores, drawn_classes_by_prompt, first_of_each
-from unix.evaluation.radgraph_f1 import open_radgraph, radgraph_draws
+from unix.evaluation.radgraph_f1 import open_radgraph, radgraph_scores
 from unix.evaluation.text_metrics import text_metrics, tokens
 from unix.records import no_labels
 
@@ -139,7 +139,7 @@ def test_radgraph_does_not_vanish(tmp_path: Path) -> None:
         raise RuntimeError("anything")
 
     with pytest.raises(UnixError, match="RadGraph failed"):
-        radgraph_draws(failing, [REPORT], [REPORT], Patients(["p"], seed=0, resamples=2), "radgraph")
+        radgraph_scores(failing, [REPORT], [REPORT])
 
 
 def test_labels_are_read_from_the_whole_text_unless_a_protocol_says_otherwise() -> None:
@@ -218,7 +218,8 @@ def test_a_mean_of_pairs_is_not_a_mean_of_rounded_pairs() -> None:
         def similarity(self, image: Path, text: str) -> float:
             return 0.1234
 
-    found = alignment(Fixed(), [Path("a")] * 3, ["t"] * 3, Patients(["p", "q", "r"], seed=0, resamples=5))
+    scores = similarities(Fixed(), [Path("a")] * 3, ["t"] * 3)
+    found = Patients(["p", "q", "r"], seed=0, resamples=5).mean(scores)
     assert found.value == pytest.approx(0.1234)
     assert found.value != pytest.approx(round(0.1234, 3))
 
