@@ -20,11 +20,14 @@ def plan(
     tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="Text positions of a sample.")] = None,
     tflops: Annotated[float | None, typer.Option(metavar="X", help="Peak of one GPU in bfloat16, TFLOP/s.")] = None,
     utilisation: Annotated[float | None, typer.Option(metavar="X", help="Share of the peak that is reached.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Take a few steps here with made-up samples; hours and peak are theirs.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Say what a stage takes: memory per GPU, FLOPs, hours.
 
-    Nothing is allocated.
+    Nothing is allocated, but with --measure.
     """
     from unix.training.plan import PlanConfig
     from unix.training.plan import plan as plan_stage
@@ -33,7 +36,14 @@ def plan(
     places = ["shards=nowhere", "run_dir=nowhere", "from_checkpoint=nowhere"] if config is None else []
     train = load_stage(stage, preset=preset, config=config, overrides=[*places, *(settings or ())])
     machine = given(gpus=gpus, gpu_memory_gb=gpu_memory_gb, tokens=tokens, tflops=tflops, utilisation=utilisation)
-    present(plan_stage(PlanConfig(train=train, **machine)), json)
+    planned = PlanConfig(train=train, **machine)
+    summary = plan_stage(planned)
+    if measure:
+        from unix.training.rehearsal import rehearse
+
+        measured = rehearse(planned)
+        summary = summary.with_measured(measured.seconds_per_step, measured.peak_gb)
+    present(summary, json)
 
 
 def doctor(

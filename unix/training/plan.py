@@ -20,6 +20,7 @@ from unix.config import Config
 from unix.errors import ConfigError
 from unix.model.dual_branch import CaptionPrefix, DualBranch
 from unix.model.latent import DOWNSAMPLING
+from unix.model.layers import position_table
 from unix.training.losses import generation_losses, understanding_losses
 from unix.training.objectives import train_only
 from unix.training.stages import Stage, TrainConfig
@@ -27,6 +28,8 @@ from unix.training.stages import Stage, TrainConfig
 _GIB = 2**30
 _FLOAT32 = 4
 _MOMENTS = 2
+_USABLE = 0.95
+"""Share of a GPU's memory that a run can count on."""
 
 
 class PlanConfig(Config):
@@ -72,6 +75,19 @@ class PlanSummary(Config):
     assumed: str
     """What the hours rest on."""
 
+    def with_measured(self, seconds_per_step: float, peak_gb: float) -> "PlanSummary":
+        """The same with time and peak as a rehearsal found them."""
+        given = self.gpu_memory_gb
+        return self.model_copy(
+            update={
+                "seconds_per_step": seconds_per_step,
+                "hours": seconds_per_step * self.steps / 3600,
+                "peak_gb": peak_gb,
+                "fits": None if given is None else peak_gb <= _USABLE * given,
+                "assumed": "nothing: measured on this machine",
+            }
+        )
+
 
 def plan(config: PlanConfig) -> PlanSummary:
     """Work out one stage.
@@ -114,7 +130,7 @@ def plan(config: PlanConfig) -> PlanSummary:
         activations_gb=max(activations, 0.0) / _GIB,
         peak_gb=peak / _GIB,
         gpu_memory_gb=config.gpu_memory_gb,
-        fits=None if config.gpu_memory_gb is None else peak / _GIB <= 0.95 * config.gpu_memory_gb,
+        fits=None if config.gpu_memory_gb is None else peak / _GIB <= _USABLE * config.gpu_memory_gb,
         tflop_per_step=flops / 1e12,
         steps=train.steps,
         seconds_per_step=seconds,
@@ -140,37 +156,48 @@ def _trace(config: TrainConfig, micro_batch: int, tokens: int) -> _Traced:
     ledger = _Ledger()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        reads = config.stage == Stage.UNDERSTANDING
-        frozen = config.generation is None or config.generation.freeze_understanding
-        parameters = model.understanding_parameters() if reads else model.generation_parameters()
-        train_only(model, {name for name, _ in (parameters if frozen else model.named_parameters())})
+        train_only(model, trained_names(model, config))
         for parameter in model.parameters():
             ledger.note(parameter)
-        side = int(config.data_set.rsplit("-", 1)[-1]) // DOWNSAMPLING
-        reading = 1.0 if reads else 0.0
-        if config.mixture is not None:
-            reading = config.mixture.understanding / (config.mixture.understanding + config.mixture.generation)
         flops = 0.0
-        passes: list[tuple[float, Callable[[], Tensor]]] = [
-            (reading, lambda: _read(model, micro_batch, tokens)),
-            (1 - reading, lambda: _draw(model, micro_batch, tokens, side, frozen)),
-        ]
         with ledger:
-            for share, forward in passes:
-                if share > 0:
-                    before = ledger.flops
-                    with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bfloat16"):
-                        loss = forward()
-                    loss.backward()
-                    del loss
-                    flops += share * (ledger.flops - before)
+            for share, forward in passes(model, config, tokens):
+                before = ledger.flops
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bfloat16"):
+                    loss = forward(micro_batch)
+                loss.backward()
+                del loss
+                flops += share * (ledger.flops - before)
+    position_table.cache_clear()  # it would hand this trace's shape without data to the next model that draws
     return _Traced(model, ledger.peak, flops)
+
+
+def trained_names(model: DualBranch, config: TrainConfig) -> set[str]:
+    """Names of the parameters that the stage trains."""
+    if config.generation is not None and not config.generation.freeze_understanding:
+        return {name for name, _ in model.named_parameters()}
+    reads = config.stage == Stage.UNDERSTANDING
+    return {name for name, _ in (model.understanding_parameters() if reads else model.generation_parameters())}
+
+
+def passes(model: DualBranch, config: TrainConfig, tokens: int) -> list[tuple[float, Callable[[int], Tensor]]]:
+    """The stage's kinds of forward pass over so many made-up samples: each one's share of the batches, and its loss."""
+    side = int(config.data_set.rsplit("-", 1)[-1]) // DOWNSAMPLING
+    frozen = config.generation is None or config.generation.freeze_understanding
+    reading = 1.0 if config.stage == Stage.UNDERSTANDING else 0.0
+    if config.mixture is not None:
+        reading = config.mixture.understanding / (config.mixture.understanding + config.mixture.generation)
+    kinds: list[tuple[float, Callable[[int], Tensor]]] = [
+        (reading, lambda count: _read(model, count, tokens)),
+        (1 - reading, lambda count: _draw(model, count, tokens, side, frozen)),
+    ]
+    return [(share, forward) for share, forward in kinds if share > 0]
 
 
 def _read(model: DualBranch, count: int, tokens: int) -> Tensor:
     """Stage 1's pass, with a loss at every text position."""
     side = model.config.vision.image_size
-    image = model.embed_image(torch.empty(count, 3, side, side))
+    image = model.embed_image(torch.zeros(count, 3, side, side))
     ids = torch.zeros(count, tokens, dtype=torch.long)
     text = model.embedding(ids).to(image.dtype)
     hidden, _ = model.read(torch.cat([image, text], dim=1), image.shape[1])
@@ -187,9 +214,9 @@ def _draw(model: DualBranch, count: int, tokens: int, side: int, frozen: bool = 
         for layer in model.layers:
             hidden, kv = layer.read(hidden, 0, rotary, None)
             cache.append(kv)
-    latents = torch.empty(count, model.config.latent.channels, side, side)
+    latents = torch.zeros(count, model.config.latent.channels, side, side)
     prefix = CaptionPrefix(tuple(cache), None)
-    output = model.velocity(latents, torch.empty(count), prefix, freeze_understanding=frozen)
+    output = model.velocity(latents, torch.zeros(count), prefix, freeze_understanding=frozen)
     return generation_losses(output.velocity_BChw, latents, None, 0.0, float(count)).loss
 
 
