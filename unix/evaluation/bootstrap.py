@@ -67,8 +67,12 @@ def metrics_of(draws: Mapping[str, Draws]) -> dict[str, Metric]:
     return {name: one.metric() for name, one in draws.items()}
 
 
-def paired_difference(first: Draws, second: Draws) -> Difference:
+def paired_difference(first: Draws, second: Draws, reflected: bool = False, level: float = 0.95) -> Difference:
     """Second minus first; each resample takes the same patients for both, so what they share cancels.
+
+    `reflected` turns the interval about the value (the basic bootstrap: Davison and Hinkley 1997, section 5.2). That is
+    for statistics that resampling shifts, such as the Frechet distance: its copies of images move a resampled distance
+    as far from the value as the finite sample moved the value from the truth. `level` is that of the interval.
 
     Raises:
         ConfigError: they were not measured on the same samples with the same resamples.
@@ -78,9 +82,12 @@ def paired_difference(first: Draws, second: Draws) -> Difference:
             f"a paired comparison needs the same samples, seed and resamples on both sides; "
             f"here {first.n} samples ({first.resampling}) meet {second.n} ({second.resampling})"
         )
-    low, high = np.nanpercentile(second.draws_R - first.draws_R, [2.5, 97.5])
+    value = second.value - first.value
+    low, high = np.nanpercentile(second.draws_R - first.draws_R, [50 * (1 - level), 50 * (1 + level)])
+    if reflected:
+        low, high = 2 * value - high, 2 * value - low
     return Difference(
-        value=second.value - first.value,
+        value=value,
         low=float(low),
         high=float(high),
         n=first.n,

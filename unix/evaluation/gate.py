@@ -1,18 +1,26 @@
 """The written rule by which a retrained model takes over from the champion, or does not (pure, numpy).
 
 Both are measured on the same frozen samples by four metrics: micro-F1 and macro-F1 of written reports, the Fréchet
-distance of drawn images, and the micro-F1 of what is read back from them. **The candidate is promoted unless one of the
-four got worse by more than its margin, and by more than chance**: the difference is past the margin, and the 95 %
-interval of the paired bootstrap over patients lies on the worse side of zero. The margin says what loss matters, the
-interval whether there is one; on a small test set only plain losses are seen, so the sizes are part of the verdict.
+distance of drawn images, and the micro-F1 of what is read back from them. The margin of a metric says what loss
+matters; the 95 % interval of the paired bootstrap over patients says what loss there is:
 
-Where there is no champion yet, every metric must instead pass an absolute floor: baselines that need no model.
+- kept: the interval's bad end lies within the margin, so a loss that matters is excluded;
+- lost: the difference is past the margin, and the interval lies on the worse side of zero; a wider one, of
+  1 - 0.05 / 4, since one loss among four is enough to refuse;
+- open: neither. The test set is too small to tell.
+
+**The candidate passes where all four are kept, is refused where one is lost, and is a person's to decide where one is
+open.** So chance promotes nothing that got worse, however small the test set, and refuses nothing that did not.
+
+Where there is no champion yet, every metric must instead reach an absolute floor, and be above its baseline, which
+needs no model, by more than chance.
 
 Shape legend: N samples, D features, R resamples.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +36,16 @@ from unix.records import Labels
 REPORT_MICRO, REPORT_MACRO = "report_micro_f1", "report_macro_f1"
 FRECHET, READBACK = "frechet_distance", "readback_micro_f1"
 METRICS = (REPORT_MICRO, REPORT_MACRO, FRECHET, READBACK)
+
+_LEVEL_OF_A_LOSS = 1 - 0.05 / len(METRICS)
+
+
+class Standing(StrEnum):
+    """Of one metric, and of a candidate."""
+
+    KEPT = "kept"
+    LOST = "lost"
+    OPEN = "open"
 
 
 class GateRule(Config):
@@ -47,7 +65,7 @@ class GateRule(Config):
     share_of_one_image: float = Field(default=0.75, gt=0)
     """Ceiling of the distance without a champion: this share of what the same average image every time would get."""
     least_patients: int = Field(default=10, ge=2)
-    """With fewer patients in a test set nothing is promoted."""
+    """With fewer patients in a test set an interval means nothing: what is not lost is open."""
     resamples: int = Field(default=RESAMPLES, ge=100)
     distance_resamples: int = Field(default=200, ge=100)
     """Fewer, as every one takes a matrix root."""
@@ -98,16 +116,21 @@ class Comparison(Config):
     """The candidate's value at the margin, or at the floor."""
     samples: int
     patients: int
-    passed: bool
+    standing: Standing
     why: str
 
 
 class Verdict(Config):
     """Every number of a decision, and the sentence."""
 
-    passed: bool
+    standing: Standing
     sentence: str
     comparisons: dict[str, Comparison]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may take over by itself."""
+        return self.standing is Standing.KEPT
 
     def numbers(self) -> dict[str, float]:
         """The candidate's metrics."""
@@ -125,17 +148,23 @@ def judge(candidate: Measurement, champion: Measurement | None, rule: GateRule) 
     else:
         _must_be_alike(candidate, champion)
         comparisons = _against_champion(candidate, champion, rule)
-    small = min(comparison.patients for comparison in comparisons.values())
-    failed = [f"{name} {comparison.why}" for name, comparison in comparisons.items() if not comparison.passed]
-    if small < rule.least_patients:
-        failed.insert(0, f"the test set has {small} patients, fewer than {rule.least_patients}")
+    small = min(comparisons.values(), key=lambda comparison: comparison.patients)
+    standings = {comparison.standing for comparison in comparisons.values()}
+    if small.patients < rule.least_patients:
+        standings.add(Standing.OPEN)
+    standing = next(each for each in (Standing.LOST, Standing.OPEN, Standing.KEPT) if each in standings)
+    reasons = [f"{name} {each.why}" for name, each in comparisons.items() if each.standing is standing]
+    if standing is Standing.OPEN and small.patients < rule.least_patients:
+        reasons.insert(0, f"{small.patients} patients are fewer than {rule.least_patients}")
+    word = {
+        Standing.KEPT: "passed",
+        Standing.LOST: "refused",
+        Standing.OPEN: f"too close to call on {small.samples} samples of {small.patients} patients",
+    }[standing]
     against = "the floors" if champion is None else "the champion"
-    if failed:
-        sentence = f"refused against {against}: {'; '.join(failed)}"
-    else:
-        passed = "; ".join(f"{name} {comparison.why}" for name, comparison in comparisons.items())
-        sentence = f"passed against {against}: {passed}"
-    return Verdict(passed=not failed, sentence=sentence, comparisons=comparisons)
+    return Verdict(
+        standing=standing, sentence=f"{word} against {against}: {'; '.join(reasons)}", comparisons=comparisons
+    )
 
 
 def _against_champion(candidate: Measurement, champion: Measurement, rule: GateRule) -> dict[str, Comparison]:
@@ -151,11 +180,12 @@ def _against_champion(candidate: Measurement, champion: Measurement, rule: GateR
     }
     compared: dict[str, Comparison] = {}
     for name in METRICS:
-        difference = paired_difference(theirs[name], ours[name])
+        difference = paired_difference(theirs[name], ours[name], reflected=name == FRECHET)
         # of a distance, more is worse
         sign = -1 if name == FRECHET else 1
         loss = -sign * difference.value
-        is_certain = difference.high < 0 if sign > 0 else difference.low > 0
+        sure = paired_difference(theirs[name], ours[name], reflected=name == FRECHET, level=_LEVEL_OF_A_LOSS)
+        least, most = (sure.low, difference.high) if sign < 0 else (-sure.high, -difference.low)
         word = "worse" if loss > 0 else "better"
         compared[name] = Comparison(
             candidate=ours[name].value,
@@ -164,11 +194,17 @@ def _against_champion(candidate: Measurement, champion: Measurement, rule: GateR
             limit=theirs[name].value - sign * margins[name],
             samples=ours[name].n,
             patients=_patients(candidate, name),
-            passed=not (loss > margins[name] and is_certain),
+            standing=_standing(max(loss, most) <= margins[name], loss > margins[name] and least > 0),
             why=f"{ours[name].value:.3f} after {theirs[name].value:.3f}, {abs(loss):.3f} {word} "
             f"[{difference.low:+.3f}, {difference.high:+.3f}], margin {margins[name]:.3f}",
         )
     return compared
+
+
+def _standing(kept: bool, lost: bool) -> Standing:
+    if lost:
+        return Standing.LOST
+    return Standing.KEPT if kept else Standing.OPEN
 
 
 def _against_floors(candidate: Measurement, rule: GateRule) -> dict[str, Comparison]:
@@ -176,26 +212,32 @@ def _against_floors(candidate: Measurement, rule: GateRule) -> dict[str, Compari
     reference_NK, prompted_NK = clinical.positives(reports.reference), clinical.positives(drawings.prompted)
     constant_NK = np.repeat(clinical.best_constant_set(reference_NK)[None], len(reference_NK), axis=0)
     shuffled = clinical.shuffled_micro_f1(clinical.positives(drawings.read_back), prompted_NK, rule.seed)
-    limits = {
-        REPORT_MICRO: ("the best constant", clinical.micro_f1(constant_NK, reference_NK) + rule.above_best_constant),
-        REPORT_MACRO: ("the best constant", clinical.macro_f1(constant_NK, reference_NK) + rule.above_best_constant),
-        FRECHET: ("one average image", rule.share_of_one_image * _of_one_image(drawings)),
-        READBACK: ("shuffled prompts", shuffled + rule.above_shuffled),
+    one_image = _of_one_image(drawings)
+    floors = {
+        REPORT_MICRO: ("the best constant", clinical.micro_f1(constant_NK, reference_NK), rule.above_best_constant),
+        REPORT_MACRO: ("the best constant", clinical.macro_f1(constant_NK, reference_NK), rule.above_best_constant),
+        FRECHET: ("one average image", one_image, (rule.share_of_one_image - 1) * one_image),
+        READBACK: ("shuffled prompts", shuffled, rule.above_shuffled),
     }
     compared: dict[str, Comparison] = {}
-    for name, value in _values(candidate).items():
-        baseline, limit = limits[name]
-        passed = value <= limit if name == FRECHET else value >= limit
-        sign = "at most" if name == FRECHET else "at least"
+    for name, draws in _draws(candidate, rule).items():
+        what, baseline, distance = floors[name]
+        limit, interval = baseline + distance, draws.metric()
+        # resampled distances lie too high: their interval errs on the side of refusing
+        if name == FRECHET:
+            word, reached, is_certain = "at most", draws.value <= limit, interval.high < baseline
+        else:
+            word, reached, is_certain = "at least", draws.value >= limit, interval.low > baseline
         compared[name] = Comparison(
-            candidate=value,
+            candidate=draws.value,
             champion=None,
             difference=None,
             limit=limit,
-            samples=len(reports.image_ids if name in (REPORT_MICRO, REPORT_MACRO) else drawings.image_ids),
+            samples=draws.n,
             patients=_patients(candidate, name),
-            passed=passed,
-            why=f"{value:.3f}, {sign} {limit:.3f} wanted by {baseline}",
+            standing=_standing(is_certain, not reached),
+            why=f"{draws.value:.3f} [{interval.low:.3f}, {interval.high:.3f}], {word} {limit:.3f} wanted, "
+            f"{baseline:.3f} by {what}",
         )
     return compared
 
@@ -203,17 +245,6 @@ def _against_floors(candidate: Measurement, rule: GateRule) -> dict[str, Compari
 def _of_one_image(drawings: Drawings) -> float:
     """The distance of one average image every time: it has no spread, so that is the variance of the real ones."""
     return float(np.asarray(drawings.real_ND, dtype=np.float64).var(axis=0, ddof=1).sum())
-
-
-def _values(measured: Measurement) -> dict[str, float]:
-    predicted_NK, reference_NK = map(clinical.positives, (measured.reports.predicted, measured.reports.reference))
-    read_NK, prompted_NK = map(clinical.positives, (measured.drawings.read_back, measured.drawings.prompted))
-    return {
-        REPORT_MICRO: clinical.micro_f1(predicted_NK, reference_NK),
-        REPORT_MACRO: clinical.macro_f1(predicted_NK, reference_NK),
-        FRECHET: frechet_distance(measured.drawings.real_ND, measured.drawings.drawn_ND),
-        READBACK: clinical.micro_f1(read_NK, prompted_NK),
-    }
 
 
 def _draws(measured: Measurement, rule: GateRule) -> dict[str, Draws]:

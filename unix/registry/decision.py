@@ -16,7 +16,7 @@ from unix.data.stream import ShardReader
 from unix.errors import ConfigError
 from unix.evaluation.features import Encoder, ImageItem, image_features, image_files
 from unix.evaluation.frozen_set import DEFAULT, FrozenSet, FrozenSets, require_frozen
-from unix.evaluation.gate import Comparison, Drawings, GateRule, Measurement, Reports, judge
+from unix.evaluation.gate import Comparison, Drawings, GateRule, Measurement, Reports, Standing, judge
 from unix.evaluation.predict_split import GENERATED
 from unix.evaluation.predictions import PREDICTIONS_FILE
 from unix.records import Task
@@ -102,9 +102,9 @@ def decide(config: DecideConfig, open_encoder: Callable[[str, Path | None], Enco
         theirs = measurement(Path(config.champion_evaluation), shards, frozen, encoder)
     verdict = judge(ours, theirs, config.rule)
     register(store, config.candidate, verdict.numbers())
-    if not verdict.passed:
+    if verdict.standing is Standing.LOST:
         retire(store, candidate.model_id, verdict.sentence)
-    elif config.require_approval:
+    elif config.require_approval or not verdict.passed:
         explain(store, candidate.model_id, f"awaits approval: {verdict.sentence}")
     else:
         promote(store, candidate.model_id, verdict.sentence, "" if champion is None else champion.model_id)

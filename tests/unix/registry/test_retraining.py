@@ -101,9 +101,9 @@ class World:
             Image.fromarray(pixels.astype(np.uint8)).save(folder / Task.GENERATION / "generated" / f"{key}.png")
         return str(folder)
 
-    def decide(self, candidate: Path, **options: Any):
+    def decide(self, candidate: Path, least_patients: int = 2, **options: Any):
         config = {"store": self.store.uri, "candidate": str(candidate), **options}
-        rule = GateRule(resamples=100, distance_resamples=100, least_patients=2)
+        rule = GateRule(resamples=100, distance_resamples=100, least_patients=least_patients)
         return decide(DecideConfig.build({**config, "rule": rule}), lambda kind, folder: MeanAndSpread())
 
 
@@ -169,7 +169,7 @@ def champion_and_candidate(world: World) -> tuple[str, Path]:
 
 def test_the_better_one_is_promoted_and_can_be_taken_back(world: World) -> None:
     champion, candidate = champion_and_candidate(world)
-    evaluations = {"evaluation": world.evaluate("new"), "champion_evaluation": world.evaluate("old")}
+    evaluations: dict[str, Any] = {"evaluation": world.evaluate("new"), "champion_evaluation": world.evaluate("old")}
     decision = world.decide(candidate, champion=champion, **evaluations)
     assert (decision.outcome, decision.compared_with) == (Outcome.PROMOTED, champion)
     model = list_models(world.store).find(decision.model_id)
@@ -193,11 +193,21 @@ def test_the_worse_one_is_refused_with_the_reason(world: World) -> None:
 
 def test_a_person_may_have_the_last_word(world: World) -> None:
     champion, candidate = champion_and_candidate(world)
-    evaluations = {"evaluation": world.evaluate("new"), "champion_evaluation": world.evaluate("old")}
+    evaluations: dict[str, Any] = {"evaluation": world.evaluate("new"), "champion_evaluation": world.evaluate("old")}
     decision = world.decide(candidate, require_approval=True, **evaluations)
     assert (decision.outcome, decision.champion) == (Outcome.AWAITING_APPROVAL, champion)
     assert decision.reason.startswith("awaits approval: passed")
     assert promote(world.store, decision.model_id, "looks right").former == champion
+
+
+def test_what_the_test_set_cannot_tell_waits_for_a_person(world: World) -> None:
+    champion, candidate = champion_and_candidate(world)
+    evaluations: dict[str, Any] = {"evaluation": world.evaluate("new"), "champion_evaluation": world.evaluate("old")}
+    decision = world.decide(candidate, least_patients=500, **evaluations)
+    assert (decision.outcome, decision.champion) == (Outcome.AWAITING_APPROVAL, champion)
+    assert decision.reason.startswith("awaits approval: too close to call on")
+    assert "patients are fewer than 500" in decision.reason
+    assert not world.plan().due, "its release is covered all the same"
 
 
 def test_what_cannot_be_compared_is_not_decided(world: World) -> None:
