@@ -77,7 +77,7 @@ def _stages(parents: ModelParents, models: Models) -> tuple[Node, ...]:
     known = {model.model_id for model in models.models}
     before: tuple[Node, ...] = (_model(models, parents.start),) if parents.start in known and parents.start else ()
     for stage in parents.stages:
-        data = () if stage.data is None else (_data(stage.data),)
+        data = tuple(_data(each) for each in stage.data)
         before = (Node(kind="stage", name=stage.stage, facts=_facts(stage), parents=(*data, *before)),)
     return before
 
@@ -90,7 +90,7 @@ def _facts(stage: StageParent) -> dict[str, Fact]:
         "configuration": stage.configuration_digest,
         "architecture": stage.architecture_digest,
         "code": stage.code_revision or "unknown",
-        "data": None if stage.data is not None else "unknown",
+        "data": None if stage.data else "unknown",
     }
 
 

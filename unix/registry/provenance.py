@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pydantic import field_validator
 
 from unix.config import Config, json_digest
 from unix.errors import ResumeError, WeightsError
@@ -35,8 +39,16 @@ class StageParent(Config):
     configuration_digest: str
     architecture_digest: str = ""
     code_revision: str = ""
-    data: DataParent | None = None
-    """None where the release that the stage read is no longer there."""
+    data: tuple[DataParent, ...] = ()
+    """One release, or of a joint stage two; none where what the stage read is no longer there."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_none(cls, value: object) -> object:
+        """Rows of the table of models may hold one release, or null."""
+        if isinstance(value, list | tuple):
+            return cast(Sequence[object], value)
+        return () if value is None else (value,)
 
 
 class ModelParents(Config):
@@ -49,7 +61,7 @@ class ModelParents(Config):
 
     def releases(self) -> dict[str, str]:
         """Shard set -> the release that the latest stage on it read."""
-        return {stage.data.set: stage.data.release for stage in self.stages if stage.data is not None}
+        return {data.set: data.release for stage in self.stages for data in stage.data}
 
 
 def checkpoint_folder(path: str | Path) -> Path:
@@ -100,27 +112,40 @@ def trace(step: Path, registered: dict[str, str] | None = None) -> ModelParents:
     return ModelParents(stages=tuple(reversed(stages)))
 
 
-def find_release(folder: Path, digest: str) -> Manifest | None:
-    """The release of the set in `folder` whose manifest has this digest, or None."""
+def find_releases(folders: Sequence[Path], digest: str) -> tuple[Manifest, ...]:
+    """The releases that a stage read of the sets in `folders`, by what its `meta.json` notes of them; () if unknown.
+
+    Of one set `digest` is the manifest's; of several it is that of all their digests, in the order of `folders`.
+    """
+    for chosen in product(*map(_releases, folders)):
+        digests = [manifest.digest() for manifest in chosen]
+        if digest == (digests[0] if len(digests) == 1 else json_digest(digests)):
+            return chosen
+    return ()
+
+
+def _releases(folder: Path) -> Iterator[Manifest]:
+    """Of a set, the present one first."""
     if not (folder / MANIFEST_FILE).is_file():
-        return None
+        return
     present = find_manifest(folder)
-    if present is not None and present.digest() == digest:
-        return present
+    if present is not None:
+        yield present
     for path in sorted((folder / RELEASES_FOLDER).glob("*.json")):
-        manifest = read_release(folder, path.stem)
-        if manifest.digest() == digest:
-            return manifest
-    return None
+        if present is None or path.stem != present.release:
+            yield read_release(folder, path.stem)
 
 
 def _stage(step: Path, meta: Meta, configuration: dict[str, Any]) -> StageParent:
-    data = None
+    data: tuple[DataParent, ...] = ()
     if configuration.get("shards") and configuration.get("data_set"):
-        folder = Path(configuration["shards"], configuration["data_set"]).absolute()
-        manifest = find_release(folder, meta.shards_digest)
-        if manifest is not None:
-            data = DataParent(folder=str(folder), set=manifest.set, release=manifest.release, parents=manifest.parents)
+        mixture: dict[str, Any] = configuration.get("mixture") or {}
+        names: list[str] = [mixture["understanding_set"]] if mixture.get("understanding") else []
+        folders = [Path(configuration["shards"], name).absolute() for name in (*names, configuration["data_set"])]
+        data = tuple(
+            DataParent(folder=str(folder), set=manifest.set, release=manifest.release, parents=manifest.parents)
+            for folder, manifest in zip(folders, find_releases(folders, meta.shards_digest), strict=False)
+        )
     return StageParent(
         stage=meta.stage,
         checkpoint=str(step),

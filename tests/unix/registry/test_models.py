@@ -1,5 +1,6 @@
 """The table of models: what registering notes, one champion at any time, and the way back."""
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from unix.cli import run
+from unix.config import json_digest
 from unix.errors import ConfigError, WeightsError
 from unix.registry.models import State, list_models, promote, register, retire, rollback
+from unix.registry.provenance import StageParent
 from unix.store import Store
 
 
@@ -22,11 +25,25 @@ def test_registering_notes_everything_the_model_came_from(workshop: Any) -> None
     model = register(workshop.store, str(second), {"micro_f1": 0.5})
     assert (model.run, model.stage, model.state) == ("stage2", "stage2", State.CANDIDATE)
     assert [stage.stage for stage in model.parents.stages] == ["stage1", "stage2"]
-    data = model.parents.stages[0].data
-    assert data is not None
+    (data,) = model.parents.stages[0].data
     assert (data.set, data.parents.tables["studies"], data.parents.prompt_version) == ("understanding-32", 1, "v2")
     assert model.parents.releases() == {"understanding-32": data.release}
     assert model.metrics == {"micro_f1": 0.5}
+
+
+def test_a_joint_stage_names_both_sets_that_it_read(workshop: Any) -> None:
+    reading, drawing = (workshop.release(name) for name in ("understanding-32", "generation-32"))
+    workshop.release("generation-32", splits_version=1)
+    both = json_digest([reading.digest(), drawing.digest()])
+    step = workshop.run("joint", "joint", shards_digest=both) / "step-3"
+    mixture = {"understanding": 1, "generation": 1, "understanding_set": "understanding-32"}
+    configuration = {"shards": str(workshop.shards), "data_set": "generation-32", "mixture": mixture}
+    (step / "configuration.json").write_text(json.dumps(configuration))
+    model = register(workshop.store, str(step))
+    assert model.parents.releases() == {"understanding-32": reading.release, "generation-32": drawing.release}
+    (stage,) = model.parents.stages
+    assert StageParent.model_validate({**stage.model_dump(), "data": stage.data[0].model_dump()}).data == stage.data[:1]
+    assert StageParent.model_validate({**stage.model_dump(), "data": None}).data == ()
 
 
 def test_registering_twice_is_one_row_and_keeps_its_state(workshop: Any) -> None:
