@@ -85,12 +85,16 @@ def ingest(
 def watch(
     source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
     root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
+    bucket: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Mirror this object store into the folder, such as s3://name/path."),
+    ] = None,
     interval: Annotated[float | None, typer.Option(metavar="S", help="Seconds between two looks.")] = None,
     looks: Annotated[int | None, typer.Option(min=2, metavar="N", help="End after so many looks.")] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
-    """Tell Prefect when studies have landed in a folder.
+    """Tell Prefect when studies have landed in a folder or bucket.
 
     What is new, changed or gone is told once its files rest from one look to the next, as the event unix.data.landed.
     """
@@ -98,7 +102,7 @@ def watch(
     from unix.data.landing import WatchConfig
     from unix.data.landing import watch as watch_folder
 
-    options = given(store=store, source=source, root=root, interval=interval, looks=looks)
+    options = given(store=store, source=source, root=root, bucket=bucket, interval=interval, looks=looks)
     present(watch_folder(WatchConfig.build(options), tell), json)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from unix.config import Config
 from unix.data.ingest import JOB, read_stored
+from unix.data.mirror import mirror
 from unix.data.sources import get_source
 from unix.errors import SourceError
 from unix.store import Store
@@ -32,6 +33,7 @@ class WatchConfig(Config):
     store: str = Field(description="URI of the store")
     source: str = Field(description="mimic-cxr, iu-xray or phantom")
     root: str = Field(description="the source's folder")
+    bucket: str | None = Field(default=None, description="object store that the folder mirrors, such as s3://name/path")
     interval: float = Field(default=15.0, gt=0, description="seconds between two looks")
     remind_after: float = Field(
         default=900.0, gt=0, description="seconds after which what the store still lacks is told again"
@@ -115,9 +117,11 @@ def watch(
 
     Raises:
         ConfigError: the source's name is unknown.
-        SourceError: the very first look finds no such folder.
+        SourceError: the very first look finds no such folder, or cannot reach the bucket.
     """
     get_source(config.source)
+    if config.bucket is not None:
+        mirror(config.bucket, Path(config.root))
     if not Path(config.root).is_dir():
         raise SourceError(f"missing folder {config.root}; --root takes the folder of source {config.source}")
     watcher, landings = Watcher(config.remind_after), list[Landing]()
@@ -125,6 +129,8 @@ def watch(
     while True:
         looks += 1
         try:
+            if config.bucket is not None and looks > 1:
+                mirror(config.bucket, Path(config.root))
             seen = look(config)
         except SourceError as error:
             failed += 1

@@ -1,7 +1,7 @@
 """Published sets of shards for the tests of their reader."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +70,22 @@ def write_set_fixture() -> Callable[..., Path]:
 def shard_set(tmp_path: Path) -> Path:
     """A small published set of 20 live training samples in five shards."""
     return write_set(tmp_path / "generation-8", [5, 1, 7, 6, 3], {0: 1, 1: 1})
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of moto's S3 server on loopback, and the environment that points there."""
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        server.start()
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", "us-east-1")
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="shards")
+        yield "s3://shards"
+        server.stop()
