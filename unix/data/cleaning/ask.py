@@ -9,11 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from unix.data.cleaning.client import ChatClient, OutOfBudget, Reply, Stopped, Usage
+from unix.data.cleaning.client import ChatClient, OutOfBudget, Reply, Stopped
 from unix.data.cleaning.guards import Pair, Verdict, explain
 from unix.data.cleaning.guards import judge as judge_by_guards
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.prompt import Message
+from unix.data.cleaning.usage import Usage
 from unix.errors import EndpointError, PolicyError, StoreError, UnixError
 from unix.progress import Progress
 from unix.records import CleanedReport, Status, text_digest

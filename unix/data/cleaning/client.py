@@ -28,6 +28,7 @@ from unix.data.cleaning.endpoint import Endpoint
 from unix.data.cleaning.pacing import Budget, Concurrency, Rate
 from unix.data.cleaning.prompt import CleanPrompt, Message
 from unix.data.cleaning.transport import http_client
+from unix.data.cleaning.usage import Usage
 from unix.errors import AnswerError, RefusedError
 
 _STOP_AT_ONCE = {
@@ -53,28 +54,6 @@ _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
 _CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What requests used; `cached_tokens` are part of `prompt_tokens`."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    cost_usd: float = 0.0
-    latency_ms: float = 0.0
-    attempts: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.cost_usd + other.cost_usd,
-            self.latency_ms + other.latency_ms,
-            self.attempts + other.attempts,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from unix.data.cleaning.client import Usage
+from unix.data.cleaning.usage import Usage
 from unix.records import RemovedSpan, Status
 from unix.store import Store
 

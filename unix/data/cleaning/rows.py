@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import polars as pl
 
-from unix.data.cleaning.client import Usage
 from unix.data.cleaning.journal import AnswerKey, Outcome
+from unix.data.cleaning.usage import Usage
 from unix.records import RemovedSpan, Status
 from unix.store import SCHEMAS
 

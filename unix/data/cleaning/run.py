@@ -9,12 +9,11 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from unix.config import Config
-from unix.data.cleaning.ask import ask_all
-from unix.data.cleaning.client import ChatClient, Usage
 from unix.data.cleaning.endpoint import Endpoint, check_policy, load_endpoint
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.prompt import CleanPrompt, check_frozen, load_prompt
 from unix.data.cleaning.rows import outcomes_of, rows_of
+from unix.data.cleaning.usage import Usage
 from unix.data.sections import body_sections
 from unix.errors import ConfigError, Interrupted
 from unix.records import Rejection, Status
@@ -125,6 +124,10 @@ def clean(config: CleanConfig, endpoint: Endpoint | None = None) -> CleanSummary
         todo, base = _todo(store, studies, endpoint, prompt, config)
         answered = _answers_in_store(store, todo, _final_rows(store, endpoint, prompt, config.retry_rejected))
         return base.model_copy(update=_estimate(todo, answered, endpoint, prompt, config))
+
+    # Only who asks needs the client, which takes a second to import.
+    from unix.data.cleaning.ask import ask_all
+    from unix.data.cleaning.client import ChatClient
 
     client = ChatClient(endpoint, prompt, config.concurrency, config.budget_usd, private_only)
     journal = Journal(store)

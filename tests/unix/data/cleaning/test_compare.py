@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unix.cli import run
-from unix.data.cleaning import run as run_module
+from unix.data.cleaning import ask as ask_module
 from unix.data.cleaning.ask import ask_all
 from unix.data.cleaning.compare import CompareConfig, compare
 from unix.data.cleaning.guards import Verdict
@@ -44,7 +44,7 @@ def test_labels_gained_and_lost_and_the_cost_are_counted(
     monkeypatch.setenv("UNIX_ENDPOINTS", str(server.endpoints(concurrency=4)))
     silent = CleanedReport("The trachea is midline.", "")
     monkeypatch.setattr("unix.data.cleaning.server.clean_report", lambda *_, **__: silent)
-    monkeypatch.setattr(run_module, "ask_all", partial(ask_all, judge=lambda _: Verdict(Status.ACCEPTED, ())))
+    monkeypatch.setattr(ask_module, "ask_all", partial(ask_all, judge=lambda _: Verdict(Status.ACCEPTED, ())))
     store = phantom_store(20)
     summary, examples = compare(CompareConfig(store=store.uri, a="v1", b="@stand-in", sample=20))
     assert summary.labels_gained

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from unix.data.cleaning import run as module
-from unix.data.cleaning.client import ChatClient, Usage
+from unix.data.cleaning.client import ChatClient
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.run import CleanConfig, CleanSummary, clean
+from unix.data.cleaning.usage import Usage
 from unix.data.sections import parse_sections
 from unix.errors import ConfigError, PolicyError
 from unix.records import Rejection, Status, text_digest
