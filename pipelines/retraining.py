@@ -72,13 +72,14 @@ def retrain(
     champion = plan.values["champion_checkpoint"]
     for checkpoint, out in ((candidate, evaluation), *([(champion, of_champion)] if champion else [])):
         for task in TASKS:
+            draws = task == "generation"
             evaluate(
                 task,
                 checkpoint,
                 plan.values["shards"],
                 f"{out}/{task}",
-                num_steps=num_steps,
-                guidance=guidance,
+                num_steps=num_steps if draws else None,
+                guidance=guidance if draws else None,
                 test_set=test_set,
                 store=store,
             )

@@ -177,7 +177,7 @@ def test_retrain_trains_measures_both_and_promotes(
     outcomes = {"models plan": PLAN, "models decide": DECISION, "train": {"checkpoint": "trained/step-9"}}
     for command, values in outcomes.items():
         monkeypatch.setitem(OUTCOMES, command, values)
-    retraining.retrain("tiny", "runs/retrain", store="here", settings=["steps=4"])
+    retraining.retrain("tiny", "runs/retrain", store="here", settings=["steps=4"], num_steps=2, guidance=1.5)
     assert [(command, *arguments) for command, arguments, _ in calls] == [
         ("models plan",),
         ("train", "stage1"),
@@ -199,6 +199,8 @@ def test_retrain_trains_measures_both_and_promotes(
         ("runs/champion/step-3", "runs/retrain/plan/champion/understanding"),
     ]
     assert {options["test_set"] for _, _, options in calls[4:9]} == {"default"}
+    assert [options.get("num_steps") for _, _, options in calls[4:8]] == [None, 2, None, 2], "only drawings take steps"
+    assert [options.get("guidance") for _, _, options in calls[4:8]] == [None, 1.5, None, 1.5]
     assert calls[8][2]["champion"] == "c1"
     assert [event for event, _ in events] == [*["unix.model.trained"] * 3, "unix.model.promoted"]
     assert sentences == ["passed"]
