@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unix.data.stream import ShardReader
-from unix.manifest import Manifest, write_atomically
+from unix.manifest import Manifest, read_manifest, write_atomically
 from unix.records import CHEXPERT_14, Split, Task
 
 CARD_FILE = "README.md"
@@ -42,10 +42,30 @@ def write_card(folder: Path, manifest: Manifest) -> None:
     Raises:
         ShardError: a shard cannot be read.
     """
+    if not _describes(folder, manifest):
+        write_atomically(folder / CARD_FILE, _render(manifest, _counted(folder, manifest)).encode())
+
+
+def write_latents_card(folder: Path, manifest: Manifest, images: Path) -> None:
+    """Write the card of `manifest`, a release of latents in `folder`, counted from the image set at `images`.
+
+    Raises:
+        ShardError: a shard of images cannot be read.
+    """
+    if not _describes(folder, manifest):
+        filled = _counted(images, read_manifest(images))
+        write_atomically(folder / CARD_FILE, _render_latents(manifest, images.name, filled).encode())
+
+
+def _describes(folder: Path, manifest: Manifest) -> bool:
     path = folder / CARD_FILE
-    if path.exists() and f"`{manifest.release}`" in path.read_text(encoding="utf-8"):
-        return
-    write_atomically(path, _render(manifest, {split: _Counts(folder, split, manifest) for split in Split}).encode())
+    return path.exists() and f"`{manifest.release}`" in path.read_text(encoding="utf-8")
+
+
+def _counted(folder: Path, manifest: Manifest) -> dict[Split, "_Counts"]:
+    """Of the splits that have samples."""
+    counted = {split: _Counts(folder, split, manifest) for split in Split}
+    return {split: counts for split, counts in counted.items() if counts.samples}
 
 
 class _Counts:
@@ -72,40 +92,15 @@ class _Counts:
         self.studies, self.subjects = len(studies), len(subjects)
 
 
-def _render(manifest: Manifest, splits: dict[Split, _Counts]) -> str:
+def _render(manifest: Manifest, filled: dict[Split, _Counts]) -> str:
     parents = manifest.parents
-    filled = {split: counts for split, counts in splits.items() if counts.samples}
-    total = Counter[str]()
-    for counts in filled.values():
-        total += counts.sources
     superseded = sum(len(shard.superseded) for shard in manifest.shards)
     lines = [
-        "---",
-        "license: other",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        *(line for split in filled for line in (f"  - split: {_hub_name(split)}", f'    path: "{split}-*.tar"')),
-        "---",
-        f"# {manifest.set}",
-        "",
+        *_head(manifest, filled),
         f"For {manifest.task.value}: {_USE[manifest.task]}. WebDataset tars; one sample is a grayscale JPEG of "
         f"{manifest.size} x {manifest.size} pixels (aspect ratio kept, black padding) and a JSON record.",
         "",
-        f"Release `{manifest.release}`, after {_code(manifest.parent_release)}: {len(manifest.shards)} shards, "
-        f"{sum(shard.bytes for shard in manifest.shards):,} bytes; this release added {len(manifest.added_shards)} "
-        f"shards and superseded {manifest.superseded_samples} samples.",
-        "",
-        "## Counts",
-        "",
-        *_table(
-            ("split", "images", "studies", "subjects", *sorted(total)),
-            [
-                (split.value, c.samples, c.studies, c.subjects, *(c.sources[name] for name in sorted(total)))
-                for split, c in filled.items()
-            ],
-        ),
-        "",
+        *_release(manifest, filled),
         f"Of {manifest.considered:,} candidates {manifest.live:,} are samples. Left out: "
         + (", ".join(f"{reason} {count:,}" for reason, count in sorted(manifest.excluded.items())) or "none")
         + ". No subject stands in two splits.",
@@ -131,9 +126,7 @@ def _render(manifest: Manifest, splits: dict[Split, _Counts]) -> str:
         + f"; code {_code(parents.code_revision)}; configuration {_code(parents.configuration_digest[:16])}. "
         "`manifest.json` names every shard with its SHA-256; `unix shards verify` checks them.",
         "",
-        "## What may be done with it",
-        "",
-        *(line for name in sorted(total) for line in (_LICENCES.get(name, _ASK_THE_SOURCE.format(source=name)), "")),
+        *_terms(filled),
         "## Known limits",
         "",
         f"- Tars are never rewritten: readers that do not know `manifest.json` also see its {superseded:,} superseded "
@@ -145,6 +138,74 @@ def _render(manifest: Manifest, splits: dict[Split, _Counts]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _render_latents(manifest: Manifest, images: str, filled: dict[Split, _Counts]) -> str:
+    artifacts = manifest.parents.artifacts
+    lines = [
+        *_head(manifest, filled),
+        f"For {manifest.task.value}: what an image autoencoder makes of `{images}`, under the same names. "
+        "WebDataset tars; one sample is a float16 array [2 x channels, rows, columns], means before log-variances.",
+        "",
+        *_release(manifest, filled),
+        "## Made from",
+        "",
+        f"Release {_code(artifacts.get('images'))} of `{images}`, whose card tells views, labels and text; "
+        f"the autoencoder with SHA-256 {_code(artifacts.get('vae'))}; code {_code(manifest.parents.code_revision)}. "
+        "`manifest.json` names every shard with its SHA-256; `unix shards verify` checks them.",
+        "",
+        *_terms(filled),
+        "## Known limits",
+        "",
+        "- They mean something to that autoencoder alone, which turns them back into recognisable images: the terms of "
+        "the images hold for them.",
+        "- Tars are never rewritten: readers that do not know `manifest.json` also see superseded samples.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _head(manifest: Manifest, filled: dict[Split, _Counts]) -> list[str]:
+    return [
+        "---",
+        "license: other",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        *(line for split in filled for line in (f"  - split: {_hub_name(split)}", f'    path: "{split}-*.tar"')),
+        "---",
+        f"# {manifest.set}",
+        "",
+    ]
+
+
+def _release(manifest: Manifest, filled: dict[Split, _Counts]) -> list[str]:
+    names = _sources(filled)
+    return [
+        f"Release `{manifest.release}`, after {_code(manifest.parent_release)}: {len(manifest.shards)} shards, "
+        f"{sum(shard.bytes for shard in manifest.shards):,} bytes; this release added {len(manifest.added_shards)} "
+        f"shards and superseded {manifest.superseded_samples} samples.",
+        "",
+        "## Counts",
+        "",
+        *_table(
+            ("split", "images", "studies", "subjects", *names),
+            [
+                (split.value, c.samples, c.studies, c.subjects, *(c.sources[name] for name in names))
+                for split, c in filled.items()
+            ],
+        ),
+        "",
+    ]
+
+
+def _terms(filled: dict[Split, _Counts]) -> list[str]:
+    terms = [_LICENCES.get(name, _ASK_THE_SOURCE.format(source=name)) for name in _sources(filled)]
+    return ["## What may be done with it", "", *(line for each in terms for line in (each, ""))]
+
+
+def _sources(filled: dict[Split, _Counts]) -> list[str]:
+    return sorted({name for counts in filled.values() for name in counts.sources})
 
 
 def _balance(splits: dict[Split, _Counts]) -> list[str]:

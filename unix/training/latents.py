@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 
 from unix.config import Config
+from unix.data.shard_card import write_latents_card
 from unix.data.shard_index import ShardIndex, index_file, read_index
 from unix.data.shard_writer import ShardWriter, parse_shard_file
 from unix.data.stream import ShardReader
@@ -109,6 +110,7 @@ def _encode_set(images: Path, codec: ImageCodec, vae_digest: str, batch: int) ->
                     entries.append(entry)
                     progress.advance(shard.live)
     released = _publish(target, manifest, entries, vae_digest)
+    write_latents_card(target, released, images)
     return LatentSetSummary(set=released.set, release=released.release, samples=released.live, encoded=encoded)
 
 

@@ -36,6 +36,12 @@ def test_latents_are_the_moments_of_the_same_keys(copied, warm):
     assert (stored.dtype, stored.shape) == (np.float16, (32, 3, 3))
     assert np.allclose(stored, encode([images.read(5).image])[0].numpy(), atol=2e-3)
 
+    card = (copied / "generation-48-latents" / "README.md").read_text(encoding="utf-8")
+    assert summary.vae_digest in card
+    assert f"`{summary.sets[0].release}`" in card
+    assert f"| train | {images.samples:,} |" in card
+    assert "phantom" in card.split("## What may be done with it")[1]
+
     again = precompute_latents(LatentsConfig(shards=str(copied), sets=("generation-48",), vae=warm.checkpoint))
     assert again.sets[0].encoded == 0
     assert again.sets[0].release == summary.sets[0].release
