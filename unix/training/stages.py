@@ -156,6 +156,12 @@ class TrainConfig(Config):
                 raise ValueError(f"steps {self.steps} is not the sum of its parts' {[part.steps for part in parts]}")
         if self.micro_batch > self.global_batch:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than global_batch {self.global_batch}")
+        if self.engine.sharding == "full" and self.loader.on_corrupt == "skip":
+            raise ValueError(
+                "loader.on_corrupt skip does not go with engine.sharding full: a rank left with fewer micro-batches "
+                "would keep the others waiting for ever. `unix shards verify` finds damaged samples; set on_corrupt to "
+                "raise or sharding to none"
+            )
         return self
 
     @model_validator(mode="after")
