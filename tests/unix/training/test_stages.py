@@ -77,7 +77,7 @@ def test_refusals_name_what_is_wrong():
         load_stage("stage1", overrides=PLACES[:2])
     with pytest.raises(ConfigError, match="micro_batch 64 is larger than global_batch 8"):
         load_stage("stage1", overrides=[*PLACES, "global_batch=8", "micro_batch=64"])
-    with pytest.raises(ConfigError, match="on_corrupt skip does not go with engine.sharding full"):
+    with pytest.raises(ConfigError, match=r"on_corrupt skip does not go with engine.sharding full"):
         load_stage("stage1", overrides=[*PLACES, "engine.sharding=full", "loader.on_corrupt=skip"])
     with pytest.raises(ConfigError, match="is not the sum of its parts"):
         load_stage("stage0", overrides=[*PLACES, "steps=7"])
