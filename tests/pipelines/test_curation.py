@@ -1,15 +1,11 @@
 """`curate` with its own commands, on a store in which another model cleaned before."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from pipelines import curation, steps
-from pipelines.runtime import CommandSummary, words
+from pipelines import curation
 from unix.cli import run
 from unix.data.cleaning.server import MODEL
 from unix.manifest import read_manifest
@@ -18,20 +14,6 @@ from unix.store import Store
 SETS = ["understanding-64", "generation-48"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Commands are called instead of started."""
-
-    def call(
-        command: str, *arguments: str, log: Callable[[str], object], timeout: float | None = None, **options: Any
-    ) -> CommandSummary:
-        summary = tmp_path / "summary.json"
-        assert run([*command.split(), *arguments, *words(**options), "--json", str(summary)]) == 0
-        return CommandSummary(command, 0.0, json.loads(summary.read_text()))
-
-    monkeypatch.setattr(steps, "run_command", call)
 
 
 @pytest.mark.usefixtures("in_this_process")
