@@ -162,4 +162,4 @@ def _verdict(arms: list[ModelResult]) -> str:
         for arm in ranked
         if (one := arm.metrics["frechet_distance"])
     )
-    return " ".join([*said, f"Frechet distance of the drawings, the smallest first: {distances}."])
+    return " ".join([*said, f"Fréchet distance of the drawings, the smallest first: {distances}."])

@@ -2,14 +2,33 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from unix.config import Config
 from unix.evaluation.bootstrap import Difference, Draws, Metric, metrics_of, paired_differences
 from unix.evaluation.charts import Interval, IntervalChart, interval_chart
-from unix.evaluation.metric_names import described, group_of
+from unix.evaluation.metric_names import described, group_of, grouped
 from unix.evaluation.page import render_template
 
 _SENTENCE = re.compile(r"(?<=\.) (?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table, under the heading that its name belongs to."""
+
+    name: str
+    title: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One metric of all models, and what it compares with."""
+
+    name: str
+    heading: str
+    chart: IntervalChart
 
 
 class ModelResult(Config):
@@ -47,13 +66,13 @@ def model_result(
 
 
 def compared(said: str, model: ModelResult, first: ModelResult, metric: str, higher_is_better: bool = True) -> str:
-    """One sentence on how a model's metric compares with the first model's."""
+    """One sentence on how a model's metric compares with the first model's, such as `F1, b against a: worse (...).`"""
     difference = model.differences[metric]
     numbers = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], n = {difference.n}"
-    if not difference.separated:
-        return f"{said}: {model.title} and {first.title} are not told apart ({numbers})."
-    better = (difference.value > 0) == higher_is_better
-    return f"{said}: {model.title} is {'better' if better else 'worse'} than {first.title} ({numbers})."
+    outcome = "not told apart"
+    if difference.separated:
+        outcome = "better" if (difference.value > 0) == higher_is_better else "worse"
+    return f"{said}, {model.title} against {first.title}: {outcome} ({numbers})."
 
 
 def render_comparison(
@@ -71,6 +90,7 @@ def render_comparison(
 ) -> str:
     """The page of a comparison: what its intervals say, plots of the `charted` metrics, every number."""
     counts = {name: metric.n for model in models for name, metric in model.metrics.items()}
+    rows = [Row(name, described(name), count) for name, count in counts.items()]
     return render_template(
         "comparison.html.j2",
         title=title,
@@ -82,15 +102,15 @@ def render_comparison(
         baselines=baselines,
         plots=[_plot(models, name) for name in charted if name in counts],
         models=models,
-        rows=[(name, f"{described(name)} ({group_of(name)})", counts[name]) for name in counts],
+        groups=grouped(rows),
         facts=facts,
     )
 
 
-def _plot(models: Sequence[ModelResult], name: str) -> IntervalChart:
+def _plot(models: Sequence[ModelResult], name: str) -> Plot:
     marks = [
         Interval(model.title, one.value, one.low, one.high, index)
         for index, model in enumerate(models)
         if (one := model.metrics.get(name)) is not None
     ]
-    return interval_chart(f"{name}: {described(name)}", marks)
+    return Plot(name, group_of(name), interval_chart(described(name), marks))

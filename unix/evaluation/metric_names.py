@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 _GROUPS = (
-    ("original_", "Against the report as written"),
+    ("original_", "Labels and words, against the report as written"),
     ("readback_", "Findings read back from the drawings by the model itself"),
     ("fixed_readback_", "Findings read back from the drawings by the starting checkpoint"),
     ("alignment_", "Drawings against their texts, by an outside model"),
-    ("noise", "Invented noise: share of the reports in which the cleaner's rules find it"),
+    ("noise", "Share of the reports in which the cleaner's rules find noise"),
 )
 _LABELS, _TEXT, _IMAGES, _RULER = (
     "Labels, against the cleaned report",
@@ -30,8 +30,8 @@ _SENTENCES = (
     (re.compile(r"^rouge_l$"), "ROUGE-L, F-measure, no stemming"),
     (re.compile(r"^radgraph_f1_partial_(.+)$"), r"RadGraph F1, level partial, model \1, mean"),
     (re.compile(r"^alignment_biovil_t$"), "cosine by BioViL-T, mean"),
-    (re.compile(r"^noise$"), "any kind"),
-    (re.compile(r"^noise_(.+)$"), r"\1"),
+    (re.compile(r"^noise$"), "invented noise of any kind"),
+    (re.compile(r"^noise_(.+)$"), r"invented noise: \1"),
     (re.compile(r"^frechet_distance$"), "Fréchet distance"),
     (re.compile(r"^kernel_distance$"), "kernel distance, all images, unbiased"),
     (re.compile(r"^(\w+)_auc$"), r"\1, AUC of its measure"),

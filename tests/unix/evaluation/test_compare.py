@@ -87,7 +87,7 @@ def test_a_model_does_not_differ_from_itself(
     first, second = summary.models
     assert first.differences == {} and second.differences
     assert all(one.value == one.low == one.high == 0 and not one.separated for one in second.differences.values())
-    assert "are not told apart" in summary.verdict
+    assert "not told apart" in summary.verdict
     html = Path(summary.report_html).read_text(encoding="utf-8")
     assert f"{task}-two" in html and "http" not in html
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["n"] == 8
@@ -104,5 +104,13 @@ def test_evaluations_of_other_samples_are_refused(evaluations: dict[str, Evaluat
     drawn = folder(evaluations["generation-one"])
     with pytest.raises(EvaluationError, match="not comparable: task is understanding there and generation here"):
         compare_evaluations(CompareConfig(folders=(str(one), drawn), out=str(tmp_path / "out")))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "predictions.parquet").write_bytes((one / "predictions.parquet").read_bytes())
+    for name, value in (("labeler", "chexbert 1"), ("protocol", "unix-paper")):
+        told = json.loads((one / "evaluation.json").read_text()) | {name: value}
+        (other / "evaluation.json").write_text(json.dumps(told))
+        with pytest.raises(EvaluationError, match=f"not comparable: {name} is .* there and {value} here"):
+            compare_evaluations(CompareConfig(folders=(str(one), str(other)), out=str(tmp_path / "out")))
     with pytest.raises(EvaluationError, match="cannot read"):
         compare_evaluations(CompareConfig(folders=(str(one), str(tmp_path)), out=str(tmp_path / "out")))

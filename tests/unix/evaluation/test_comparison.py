@@ -9,9 +9,9 @@ FIRST = ModelResult(name="a", title="a", checkpoint="", n=9, metrics={}, differe
 @pytest.mark.parametrize(
     ("low", "high", "higher_is_better", "said"),
     [
-        (-0.3, -0.1, True, "b is worse than a (-0.200 [-0.300, -0.100], n = 9)"),
-        (-0.3, -0.1, False, "b is better than a"),
-        (-0.1, 0.2, True, "b and a are not told apart"),
+        (-0.3, -0.1, True, "b against a: worse (-0.200 [-0.300, -0.100], n = 9)"),
+        (-0.3, -0.1, False, "b against a: better"),
+        (-0.1, 0.2, True, "b against a: not told apart"),
     ],
 )
 def test_a_verdict_says_what_the_interval_says(low: float, high: float, higher_is_better: bool, said: str) -> None:

@@ -1,5 +1,6 @@
 """What published evaluations of this field got wrong, each beside the naive computation that it must not equal."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from unix.evaluation.labelers import RuleLabeler, label_reports
 from unix.evaluation.privacy import nearest_of_seeds, pixel_distance
 from unix.evaluation.protocols import benchmark_scores, drawn_classes_by_prompt, first_of_each
 from unix.evaluation.radgraph_f1 import open_radgraph, radgraph_scores
+from unix.evaluation.report_scores import labelled, report_draws
 from unix.evaluation.text_metrics import text_metrics, tokens
 from unix.records import no_labels
 
@@ -229,3 +231,36 @@ def test_a_macro_mean_over_frequent_classes_is_named_apart() -> None:
     found = clinical.agreement([true] * 12, [true] * 12, [str(index) for index in range(12)], resamples=5).metrics
     assert found["macro_f1_14"].value == pytest.approx(1 / 14)
     assert found["macro_f1_14_frequent"].value == 1.0
+
+
+def test_a_file_name_keeps_all_its_letters(tmp_path: Path) -> None:
+    names = ["gap.jpg", "jpg.jpg"]
+    assert [name.strip(".jpg") for name in names] == ["a", ""]
+    write_drawn(tmp_path / "p.csv", [DrawnFile("edema", name) for name in names])
+    for name in names:
+        (tmp_path / name).write_bytes(encode_png(np.full((32, 32), 90, dtype=np.uint8)))
+    files = {row.image: tmp_path / row.image for row in read_drawn(tmp_path / "p.csv")}
+    assert image_features(RandomConvolutions(), image_files(files)).ids == tuple(names)
+
+
+def test_nothing_of_an_image_stays_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    (tmp_path / "a.png").write_bytes(encode_png(np.full((32, 32), 90, dtype=np.uint8)))
+    (tmp_path / "b.png").write_bytes(b"no image")
+    paths = {name: tmp_path / f"{name}.png" for name in "ab"}
+    with pytest.raises(SourceError):
+        image_features(RandomConvolutions(), image_files(paths), FeatureCache(tmp_path / "cache"))
+    assert not list(temporary.iterdir())
+
+
+def test_both_references_are_scored_and_named_apart() -> None:
+    cleaned, original = REPORT, "Compared with the prior study of yesterday. " + REPORT
+    frame = pl.DataFrame(
+        {"subject_id": ["p", "q"], "prediction": [cleaned] * 2, "reference": [cleaned] * 2, "original": [original, ""]}
+    )
+    found = report_draws(labelled(frame, RuleLabeler())[0], seed=0, resamples=5)
+    # a report that repeats the rewritten reference word by word is not what the radiologist wrote
+    assert found["rouge_l"].value == 1.0 > found["original_rouge_l"].value
+    assert (found["rouge_l"].n, found["original_rouge_l"].n) == (2, 1)
