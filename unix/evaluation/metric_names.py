@@ -24,7 +24,8 @@ _KINDS = (
 )
 _SENTENCES = (
     (re.compile(r"^(micro|macro)_f1_(14|5)(_frequent)?$"), r"\1-F1, \2 classes\3"),
-    (re.compile(r"^example_(precision|recall|f1)$"), r"\1 per report, mean"),
+    (re.compile(r"^example_f1$"), "F1 per report, mean"),
+    (re.compile(r"^example_(precision|recall)$"), r"\1 per report, mean"),
     (re.compile(r"^bleu_(\d)$"), r"BLEU-\1, sentences, smoothing method 4, mean"),
     (re.compile(r"^corpus_bleu_(\d)$"), r"BLEU-\1, corpus, unsmoothed"),
     (re.compile(r"^rouge_l$"), "ROUGE-L, F-measure, no stemming"),
