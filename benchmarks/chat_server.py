@@ -181,7 +181,7 @@ def _rules() -> Callable[[str], str]:
 
 async def _serve(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
-        log = stack.enter_context(Path(options.log).open("w", encoding="utf-8")) if options.log else None
+        log = stack.enter_context(Path(options.log).open("a", encoding="utf-8")) if options.log else None
         await _listen(options, Endpoint(options, log))
 
 
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--status", type=int, default=0, help="answer every request so after --status-after others")
     parser.add_argument("--status-after", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", default="", help="a line per event: time, report's digest, asked|ok|fault")
+    parser.add_argument("--log", default="", help="add a line per event: time, report's digest, asked|ok|fault")
     asyncio.run(_serve(parser.parse_args()))
 
 

@@ -37,6 +37,7 @@ def temporary_api(home: Path) -> Generator[str]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C is for its owner, who still tells it how the runs ended
         )
     try:
         url = f"http://{LOOPBACK}:{port}/api"

@@ -7,6 +7,7 @@ an ASGI transport, so it passes through the same code.
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import Generator, Sequence
@@ -31,6 +32,8 @@ from unix.data.cleaning.transport import http_client
 from unix.data.cleaning.usage import Usage
 from unix.errors import AnswerError, RefusedError
 
+logger = logging.getLogger(__name__)
+
 _STOP_AT_ONCE = {
     401: "the key was refused",
     402: "the account has no balance",
@@ -53,6 +56,7 @@ _REQUEST_OPTIONS: openai.RequestOptions = {
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
+_SECONDS_BETWEEN_COMPLAINTS = 10.0
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -134,6 +138,7 @@ class ChatClient:
         self._requests = Rate(endpoint.limits.requests_per_minute)
         self._tokens = Rate(endpoint.limits.tokens_per_minute)
         self._jitter = random.Random(seed)
+        self._complained_at = -_SECONDS_BETWEEN_COMPLAINTS
         self._stopping = False
         self._waiting = set[asyncio.Task[object]]()
         self._url = f"{endpoint.base_url or _EMBEDDED_URL}".rstrip("/") + "/chat/completions"
@@ -201,6 +206,7 @@ class ChatClient:
                     refusals += 1
                 else:
                     attempts += 1
+                    self._complain(reason, attempts)
             except AnswerError as error:
                 reason, wait = str(error), 0.0
                 attempts += 1
@@ -208,6 +214,13 @@ class ChatClient:
                 return Reply(None, reason, usage)
             with self._may_stop():
                 await asyncio.sleep(self._wait(attempts + refusals, wait))
+
+    def _complain(self, reason: str, attempts: int) -> None:
+        """Say that the endpoint fails, at most every ten seconds: otherwise a run that waits for it looks well."""
+        if time.monotonic() - self._complained_at >= _SECONDS_BETWEEN_COMPLAINTS:
+            self._complained_at = time.monotonic()
+            tries = f"try {attempts} of {self.endpoint.limits.attempts} for this report"
+            logger.warning("endpoint %s: %s, %s", self.endpoint.name, reason, tries)
 
     def _wait(self, attempt: int, asked: float | None) -> float:
         """Seconds before the next attempt: what the endpoint asked for, else full jitter below a doubling bound."""
