@@ -25,7 +25,6 @@ def retrain(
     num_steps: int | None = None,
     guidance: float | None = None,
     encoder: str | None = None,
-    encoder_folder: str | None = None,
 ) -> CommandSummary:
     """Train stages 1, 2 and 3 from the champion on the newest releases; promote by the written rule, or say why not.
 
@@ -45,8 +44,7 @@ def retrain(
         test_limit: at most so many samples of each task, when it is frozen.
         num_steps: Euler steps per drawn image.
         guidance: classifier-free guidance on the caption.
-        encoder: behind the distance of drawn to real images: `random`, `rad-dino` or `tower`.
-        encoder_folder: folder of its weights.
+        encoder: behind the distance of drawn to real images: `random`, `rad-dino:FOLDER` or `tower:FOLDER`.
     """
     plan = run(
         "models plan",
@@ -94,7 +92,6 @@ def retrain(
         test_set=test_set,
         require_approval=require_approval,
         encoder=encoder,
-        encoder_folder=encoder_folder,
     )
     publish_sentence("retrain", decision.values["reason"])
     if decision.values["outcome"] == "promoted":

@@ -1,13 +1,15 @@
 """Typed configuration: frozen pydantic models, read from YAML, changed by `a.b=c` overrides, digested."""
 
+import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from unix.errors import ConfigError
 
@@ -46,15 +48,26 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{origin}: {describe(error)}") from error
+            raise ConfigError(f"{origin}: {describe(error, cls.model_fields)}") from error
 
 
-def describe(error: ValidationError) -> str:
-    """All faults of a validation error on one line: `field: message (value)`; values are shortened."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']} (got {fault['input']!r:.60})"
-        for fault in error.errors(include_url=False)
-    )
+def describe(error: ValidationError, known: Collection[str] = ()) -> str:
+    """All faults of a validation error on one line: `field: message (value)`; values are shortened.
+
+    Of the names `known`, the nearest is offered in place of an unknown one.
+    """
+    return "; ".join(_describe(fault, known) for fault in error.errors(include_url=False))
+
+
+def _describe(fault: ErrorDetails, known: Collection[str]) -> str:
+    field = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if not field:  # a rule over several fields, which names those that it is about
+        return message
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, known, 1)
+        message = f"there is no such setting; did you mean {near[0]}?" if near else "there is no such setting"
+    return f"{field}: {message} (got {fault['input']!r:.60})"
 
 
 def json_digest(value: object) -> str:

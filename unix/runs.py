@@ -118,7 +118,7 @@ def list_runs(folder: str | Path) -> list[RunRow]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ConfigError(f"there is no folder {root}; name the folder of your runs with --dir")
+        raise ConfigError(f"there is no folder {root}; name the folder of your runs with --runs")
     found: set[Path] = set()
     for name, folders, files in os.walk(root):
         here = Path(name)

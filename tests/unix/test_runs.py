@@ -80,7 +80,7 @@ def test_no_such_folder_and_no_such_checkpoint_are_named(tmp_path: Path) -> None
 
 def test_the_command_prints_a_table_and_writes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs" / "stage2", (40,), [1.25])
-    assert run(["runs", "--dir", str(tmp_path / "runs"), "--json", str(tmp_path / "runs.json")]) == 0
+    assert run(["runs", "--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "runs.json")]) == 0
     shown = capsys.readouterr().out
     assert "stage1@30 < stage0@7" in shown
     written: list[dict[str, Any]] = json.loads((tmp_path / "runs.json").read_text())["runs"]

@@ -12,13 +12,20 @@ ablate = typer.Typer(help="Train one checkpoint several ways and compare.")
 FromOption = Annotated[str, typer.Option("--from", metavar="CHECKPOINT", help="What every arm starts from.")]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder for runs, predictions and the report.")]
 ShardsOption = Annotated[str | None, typer.Option(metavar="DIR", help="Default: the store's shards/.")]
-PresetOption = Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")]
+PresetOption = Annotated[str | None, typer.Option(metavar="NAME", help="tiny (the default) or paper.")]
 SettingsOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a training setting of every arm.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="A.B=C", help="Change a training setting of every arm; repeat for more; default: none."
+    ),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure on at most so many samples.")]
-SeedOption = Annotated[int | None, typer.Option(help="Of training, drawing and intervals.")]
-ProcessesOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that predict.")]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Measure on at most so many samples; default: all.")
+]
+SeedOption = Annotated[int | None, typer.Option(metavar="S", help="Of training, drawing and intervals; default: 0.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Processes that predict; default: one per core.")
+]
 
 
 @ablate.command()
@@ -55,7 +62,9 @@ def joint(
     limit: LimitOption = None,
     seed: SeedOption = None,
     processes: ProcessesOption = None,
-    num_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Euler steps per drawn image.")] = None,
+    num_steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Euler steps per drawn image; default: 25.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:

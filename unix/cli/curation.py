@@ -9,23 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
+from unix.cli.options import (
+    AcknowledgeOption,
+    ConcurrencyOption,
+    EngineOption,
+    ModelOption,
+    PromptOption,
+    RootOption,
+    ShardsOption,
+    SourceOption,
+    UnattendedOption,
+    WorkersOption,
+)
 from unix.errors import ShardError
 from unix.manifest import write_atomically
-
-PromptOption = Annotated[
-    str | None, typer.Option("--prompt", metavar="VERSION", help="Whose cleaned text counts: prompt version.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="Whose cleaned text counts: model name.")
-]
-UnattendedOption = Annotated[
-    bool,
-    typer.Option("--unattended", help="Where several cleanings fit, take the one with the most studies, do not ask."),
-]
-EngineOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="local: processes here; ray: tasks of a cluster that sees the same store."),
-]
 
 clean = typer.Typer(help="Clean every report that has no final answer yet.", invoke_without_command=True)
 shards = typer.Typer(help="Write the shard sets that training streams.", invoke_without_command=True)
@@ -41,12 +38,19 @@ def _partition(text: str | None) -> str | None:
 def phantom(
     studies: Annotated[int, typer.Option(min=1, metavar="N", help="How many studies.")],
     out: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="The folder to write.")],
-    seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
-    first_study: Annotated[int | None, typer.Option(min=0, help="Continue a series of the same seed here.")] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="P", help="Long side of the images, pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Same seed, same bytes; default: 0.")] = None,
+    first_study: Annotated[
+        int | None, typer.Option(min=0, metavar="I", help="Continue a series of the same seed here; default: 0.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="P", help="Long side of the images, pixels; default: 160.")
+    ] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Write images as well as reports.")] = True,
     wording: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Other words: a folder of phrases.yaml and noise.yaml.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder whose phrases.yaml and noise.yaml are used; default: the package's words."
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -66,11 +70,16 @@ def phantom(
 
 
 def ingest(
-    source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
-    root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
-    complete: Annotated[bool, typer.Option("--complete", help="Claim a full copy, and check its counts.")] = False,
+    source: SourceOption,
+    root: RootOption,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Say that the copy is whole: its counts must be those of the manifest.")
+    ] = False,
     settle: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Look twice, S seconds apart; leave what still changes.")
+        float | None,
+        typer.Option(
+            min=0, metavar="S", help="Look twice, S seconds apart; leave what still changes; default: 0, look once."
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
@@ -83,14 +92,18 @@ def ingest(
 
 
 def watch(
-    source: Annotated[str, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")],
-    root: Annotated[str, typer.Option(metavar="DIR", help="The source's folder.")],
+    source: SourceOption,
+    root: RootOption,
     bucket: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Mirror this object store into the folder, such as s3://name/path."),
+        typer.Option(
+            metavar="URL", help="Mirror this object store into the folder, such as s3://name/path; default: none."
+        ),
     ] = None,
-    interval: Annotated[float | None, typer.Option(metavar="S", help="Seconds between two looks.")] = None,
-    looks: Annotated[int | None, typer.Option(min=2, metavar="N", help="End after so many looks.")] = None,
+    interval: Annotated[float | None, typer.Option(metavar="S", help="Seconds between two looks; default: 15.")] = None,
+    looks: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="End after so many looks; default: when stopped.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -107,9 +120,7 @@ def watch(
 
 
 def drift(
-    shards: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
-    ] = None,
+    shards: ShardsOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -125,28 +136,36 @@ def run_clean(
     context: typer.Context,
     store: StoreOption = DEFAULT_STORE,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; default: the embedded rules.")
+        str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; default: embedded, the rules.")
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="An endpoint without a name; with --model.")
+        str | None, typer.Option(metavar="URL", help="An endpoint without a name, together with --model.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model to ask.")] = None,
-    prompt: Annotated[str | None, typer.Option(metavar="VERSION", help="Version of the prompt.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many reports.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(min=0, metavar="X", help="Stop before this is spent.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests in flight.")] = None,
-    acknowledge_host: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model to ask; default: the endpoint's.")
     ] = None,
-    retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Ask again what was rejected.")] = False,
+    prompt: Annotated[str | None, typer.Option(metavar="VERSION", help="Of prompts/clean_report; default: v1.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many; default: all.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="End before more US dollars are spent; default: no end.")
+    ] = None,
+    concurrency: ConcurrencyOption = None,
+    acknowledge_host: AcknowledgeOption = None,
+    retry_rejected: Annotated[
+        bool, typer.Option("--retry-rejected", help="Ask again about what was rejected.")
+    ] = False,
     partition: Annotated[
-        str | None, typer.Option(metavar="I/N", callback=_partition, help="Only part I (from 0) of N of the texts.")
+        str | None,
+        typer.Option(metavar="I/N", callback=_partition, help="Only part I (from 0) of N of the texts; default: all."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that share the work and the endpoint's limits.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes that share the work and the endpoint's limits; default: 1."),
     ] = None,
     engine: EngineOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many calls, tokens, dollars and minutes it would take.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Clean every report that has no final answer yet."""
@@ -176,18 +195,25 @@ def run_clean(
 @clean.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="[PROMPT][@ENDPOINT[=MODEL]], such as v1 or v1@local=NAME.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other side, likewise.")],
     store: StoreOption = DEFAULT_STORE,
     sample: Annotated[int | None, typer.Option(min=1, metavar="N", help="Distinct texts; default: 100.")] = None,
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="Of the endpoints on both sides.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(min=0, metavar="X", help="Of each side.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests in flight.")] = None,
-    acknowledge_host: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of both sides' endpoints; default: their own.")
     ] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="US dollars that each side may spend; default: no end.")
+    ] = None,
+    concurrency: ConcurrencyOption = None,
+    acknowledge_host: AcknowledgeOption = None,
     show: Annotated[int, typer.Option(min=0, metavar="K", help="Print so many examples, report text included.")] = 0,
     examples: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write every difference here, as JSON lines.")
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="Write every difference here, as JSON lines, report text included; default: nowhere.",
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -217,7 +243,9 @@ def compare(
 
 
 def endpoint(
-    port: Annotated[int | None, typer.Option(metavar="P", help="On loopback.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="P", help="On loopback; 0 picks a free one; default: 8765.")
+    ] = None,
 ) -> None:
     """Serve the embedded rule cleaner as a chat endpoint."""
     from unix.data.cleaning.server import EndpointConfig, serve
@@ -226,16 +254,19 @@ def endpoint(
 
 
 def guard(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
-    raw_column: Annotated[str, typer.Option(metavar="A", help="The column with the texts as written.")],
-    clean_column: Annotated[str, typer.Option(metavar="B", help="The column with the cleaned texts.")],
-    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to read: CSV or Parquet.")],
+    raw_column: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the texts as written.")],
+    clean_column: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the cleaned texts.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write: CSV or Parquet, by its suffix.")],
     removes_priors: Annotated[
-        bool, typer.Option("--removes-priors", help="References to earlier studies were to be removed.")
+        bool, typer.Option("--removes-priors", help="The cleaning was to remove references to earlier studies.")
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Judge pairs of raw and cleaned text."""
+    """Judge pairs of raw and cleaned text.
+
+    Adds the columns verdict (accepted, flagged or rejected) and flags.
+    """
     from unix.data.cleaning.pairs import GuardFileConfig, guard_file
 
     options = given(file=file, raw_column=raw_column, clean_column=clean_column, out=out, removes_priors=removes_priors)
@@ -243,14 +274,17 @@ def guard(
 
 
 def label(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
-    text_column: Annotated[str, typer.Option(metavar="C", help="The column with the texts.")],
-    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that share the work.")] = None,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to read: CSV or Parquet.")],
+    text_column: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the texts.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write: CSV or Parquet, by its suffix.")],
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: 1.")] = None,
     engine: EngineOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Add CheXpert-14 labels to a table of texts."""
+    """Add CheXpert-14 labels to a table of texts.
+
+    Adds 14 columns with 1, 0, -1 (uncertain) or nothing.
+    """
     from unix.data.label_file import LabelFileConfig, label_file
 
     options = given(file=file, text_column=text_column, out=out, workers=workers, engine=engine)
@@ -264,9 +298,13 @@ def splits(
     unattended: UnattendedOption = False,
     annotations: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="LLaVA-Rad's annotation tables, which decide the generation split."),
+        typer.Option(
+            metavar="DIR", help="LLaVA-Rad's annotation tables, which decide the generation split; default: none."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For subjects without an official split.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="For subjects without an official split; default: 0.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Assign usable images to train, validate and test."""
@@ -283,7 +321,10 @@ def build(
     context: typer.Context,
     store: StoreOption = DEFAULT_STORE,
     sets: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Such as understanding-384; repeat, or join with commas.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Repeat, or join by commas; default: understanding-384,generation-256,generation-512."
+        ),
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
@@ -291,7 +332,7 @@ def build(
     prompt: PromptOption = None,
     model: ModelOption = None,
     unattended: UnattendedOption = False,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core.")] = None,
+    workers: WorkersOption = None,
     engine: EngineOption = None,
     png: Annotated[bool, typer.Option("--png", help="Write pictures without loss instead of as JPEG.")] = False,
     json: JsonOption = None,
@@ -332,14 +373,15 @@ def verify(
 
 @shards.command()
 def latents(
-    vae: Annotated[str, typer.Option(metavar="DIR", help="A checkpoint, or a folder with a VAE.")],
-    shards: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
-    ] = None,
+    vae: Annotated[str, typer.Option(metavar="DIR", help="A run's or step's folder, or a folder with a VAE alone.")],
+    shards: ShardsOption = None,
     sets: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Generation sets; default: every one there.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Repeat, or join by commas; default: every generation set there."),
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one forward pass.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Images in one forward pass; default: 32.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -352,14 +394,20 @@ def latents(
 
 @export.command()
 def reports(
-    out: Annotated[str, typer.Option(metavar="FILE", help="CSV or Parquet, by its suffix.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write: CSV or Parquet, by its suffix.")],
     store: StoreOption = DEFAULT_STORE,
     prompt: PromptOption = None,
     model: ModelOption = None,
-    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only accepted, flagged, rejected or failed.")] = None,
-    flag: Annotated[str | None, typer.Option(metavar="NAME", help="Only reports that carry this flag.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only train, validate or test.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source; default: all.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only accepted, flagged, rejected or failed; default: all.")
+    ] = None,
+    flag: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only reports that carry this flag; default: all.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only train, validate or test; default: all.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Write raw and cleaned reports, one row per study."""

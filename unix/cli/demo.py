@@ -21,14 +21,22 @@ _LOOPBACK = "127.0.0.1,localhost"
 
 def demo(
     work: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="Folder for everything.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantom, the training and the drawn images.")] = 0,
-    long: Annotated[bool, typer.Option("--long", help="More studies and steps, better numbers.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A few steps: proves the chain, not the learning.")] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="S", help="Of the phantom, the training and the drawn images.")
+    ] = 0,
+    long: Annotated[
+        bool,
+        typer.Option("--long", help="Twice the studies and steps: half an hour on two idle cores, better numbers."),
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A few steps: a minute or two, proves the chain, not the learning.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Run the whole chain on synthetic data, to an HTML report.
 
-    A demo that was interrupted goes on where it stopped when it is run again in the same folder.
+    It takes about seven minutes on two idle cores. A demo that was interrupted goes on where it stopped when it is run
+    again in the same folder.
     """
     if long and smoke:
         raise ConfigError("--long and --smoke exclude each other")

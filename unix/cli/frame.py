@@ -107,10 +107,10 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
 
 def _cell(value: object) -> str:
     match value:
+        case None | "":
+            return "-"
         case bool() | str():
             return str(value)
-        case None:
-            return "-"
         case int():
             return f"{value:,}"
         case float():

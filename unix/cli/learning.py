@@ -8,30 +8,30 @@ from typing import Annotated
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
+from unix.cli.options import (
+    BatchOption,
+    CheckpointOption,
+    ConfigOption,
+    GuidanceOption,
+    NumStepsOption,
+    ProcessesOption,
+    SettingsOption,
+)
 from unix.errors import WeightsError
-
-CheckpointOption = Annotated[
-    str, typer.Option(metavar="DIR", help="A run's folder (its newest step) or a step's folder.")
-]
-BatchOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Samples in one forward pass.")]
-ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Worker processes; they change no result.")
-]
-NumStepsOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Euler steps per drawn image.")]
-GuidanceOption = Annotated[float | None, typer.Option(metavar="X", help="Classifier-free guidance; 1 is none.")]
 
 
 def train(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage0 (tiny presets only) to stage3, or joint.")],
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = None,
-    config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file in place of the preset's.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; repeat for more.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="tiny (the default) or paper.")] = None,
+    config: ConfigOption = None,
+    settings: SettingsOption = None,
     from_checkpoint: Annotated[
-        str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights, at step 0.")
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights, at step 0; stage0 takes none."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in the run's folder.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -54,15 +54,17 @@ def train(
 
 
 def describe(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or DICOM files.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="JPEG, PNG or DICOM files.")],
     checkpoint: CheckpointOption,
     temperature: Annotated[
-        float | None, typer.Option(min=0, metavar="X", help="0: the most likely report; above: drawn at random.")
+        float | None,
+        typer.Option(min=0, metavar="X", help="0 (the default): the most likely report; above: drawn at random."),
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(max=1, metavar="P", help="Draw among the most likely tokens that hold so much.")
+        float | None,
+        typer.Option(max=1, metavar="P", help="Draw among the likeliest tokens that hold this share; default: 1."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Of what is drawn at random; default: 0.")] = None,
     batch: BatchOption = None,
     processes: ProcessesOption = None,
     json: JsonOption = None,
@@ -89,8 +91,12 @@ def generate(
     prompt: Annotated[list[str], typer.Option("--prompt", metavar="TEXT", help="What to draw; repeat for more.")],
     checkpoint: CheckpointOption,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for 00000.png, ... and prompts.csv.")],
-    resolution: Annotated[int | None, typer.Option(min=16, metavar="P", help="Side of the images, pixels.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the first image; each further one counts on.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=16, metavar="P", help="Side of the images, pixels; default: the checkpoint's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="Of the first image; each further one counts on; default: 0.")
+    ] = None,
     num_steps: NumStepsOption = None,
     guidance: GuidanceOption = None,
     batch: BatchOption = None,
@@ -119,7 +125,9 @@ def convert(
     target_layout: Annotated[str, typer.Argument(metavar="TO", help="native, reference or kl-f16.")],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder of weights, or the file in it.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The folder to write; it must not exist yet.")],
-    seed: Annotated[int | None, typer.Option(help="Of what the source does not have and must be drawn.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="Of what the source lacks and is drawn at random; default: 0.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Convert weights from one layout to another."""
@@ -134,10 +142,13 @@ def convert(
 
 
 def parity(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings of another implementation.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of recordings.")],
     json: JsonOption = None,
 ) -> None:
-    """Compare with another implementation's recordings."""
+    """Compare with another implementation's recordings.
+
+    A line per recorded quantity; exits 1 where one is out of tolerance.
+    """
     from unix.model.parity import compare
 
     quantities = compare(folder)

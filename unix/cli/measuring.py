@@ -14,16 +14,23 @@ evaluate = typer.Typer(help="Measure a checkpoint, or compare several.")
 ShardsOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="Folder of the sets, or of one; default: the store's shards/.")
 ]
-SetOption = Annotated[str | None, typer.Option(metavar="NAME", help="The set, where several fit the task.")]
-SplitOption = Annotated[str | None, typer.Option(help="Default: test.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples.")]
+SetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The set; default: the only one that fits the task.")
+]
+SplitOption = Annotated[str | None, typer.Option(metavar="NAME", help="train, validate or test; default: test.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples; default: all.")]
 TestSetOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="A frozen test set, in place of set, split and limit.")
+    str | None, typer.Option(metavar="NAME", help="A frozen test set in place of set, split and limit; default: none.")
 ]
 OutOption = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder for predictions, evaluation.json and report.html.")
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Folder for predictions, evaluation.json and report.html; default: beside the run."
+    ),
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Of what is drawn at random, and of the intervals.")]
+SeedOption = Annotated[
+    int | None, typer.Option(metavar="S", help="Of what is drawn at random, and of the intervals; default: 0.")
+]
 EncoderOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Compares images: tower (the default), tower:DIR, rad-dino:DIR or random."),
@@ -175,12 +182,13 @@ def drawings(
 
 @evaluate.command()
 def compare(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR DIR...", help="Folders that evaluations wrote.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Folders that evaluations wrote.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for report.html and comparison.json.")],
     name: Annotated[
-        list[str] | None, typer.Option("--name", metavar="TEXT", help="What to call each, in their order.")
+        list[str] | None,
+        typer.Option("--name", metavar="TEXT", help="What to call each, in their order; default: their folders."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the intervals.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Of the intervals; default: 0.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Hold evaluations of the same samples against the first, pair by pair."""

@@ -6,20 +6,29 @@ from typing import Annotated
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, FAILED, JsonOption, StoreOption, given, present, write
+from unix.cli.options import AcknowledgeOption, ConfigOption, SettingsOption, ShardsOption
 
 
 def plan(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="stage1, stage2, stage3 or joint.")],
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = "paper",
-    config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file in place of the preset's.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; repeat for more.")
+    preset: Annotated[str, typer.Option(metavar="NAME", help="tiny or paper.")] = "paper",
+    config: ConfigOption = None,
+    settings: SettingsOption = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="GPUs that share every batch; default: 1.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, metavar="N", help="GPUs that share every batch.")] = None,
-    gpu_memory_gb: Annotated[float | None, typer.Option(metavar="X", help="Memory of one GPU, GiB.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="Text positions of a sample.")] = None,
-    tflops: Annotated[float | None, typer.Option(metavar="X", help="Peak of one GPU in bfloat16, TFLOP/s.")] = None,
-    utilisation: Annotated[float | None, typer.Option(metavar="X", help="Share of the peak that is reached.")] = None,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(metavar="X", help="Memory of one GPU, GiB; says whether it fits; default: unknown.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Text positions of a sample; default: 160.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak of one GPU in bfloat16, TFLOP/s; default: 150.")
+    ] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of the peak that is reached; default: 0.35.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Take a few steps here with made-up samples; hours and peak are theirs.")
     ] = False,
@@ -48,24 +57,26 @@ def plan(
 
 def doctor(
     store: StoreOption = DEFAULT_STORE,
-    source: Annotated[str | None, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom.")] = None,
-    root: Annotated[str | None, typer.Option(metavar="DIR", help="The source's folder.")] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="What is to be trained: tiny or paper.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mimic-cxr, iu-xray or phantom; default: none is looked at.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="The source's folder, with --source.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What is to be trained: tiny or paper; default: nothing.")
+    ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="CHECKPOINT", help="The weights that stage 1 is to start from.")
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help="The weights that stage 1 is to start from; default: none."),
     ] = None,
-    shards: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the sets; default: the store's shards/.")
-    ] = None,
-    run_folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs will be written.")] = Path(
-        "runs"
-    ),
+    shards: ShardsOption = None,
+    run_folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")] = Path("runs"),
     endpoint: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As endpoints.yaml names it; asked for its models, no more.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="As endpoints.yaml names it; asked for its models, no more; default: none is asked."
+        ),
     ] = None,
-    acknowledge_host: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="A public host that may see credentialed text.")
-    ] = None,
+    acknowledge_host: AcknowledgeOption = None,
     json: JsonOption = None,
 ) -> None:
     """Say what a long run would miss, and where to get it.
@@ -97,7 +108,7 @@ def doctor(
 
 
 def runs(
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The folder that holds runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")] = Path("runs"),
     json: JsonOption = None,
 ) -> None:
     """List runs: stage, newest step of how many, loss, when, lineage."""

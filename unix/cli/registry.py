@@ -6,13 +6,11 @@ from typing import Annotated
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present, write
+from unix.cli.options import CheckpointArgument, SettingsOption, ShardsOption
 
 models = typer.Typer(help="List trained models; promote one or go back.")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="ID", help="A model's id, or enough of its beginning.")]
-ShardsOption = Annotated[
-    str | None, typer.Option("--shards", metavar="DIR", help="Folder of the sets; default: the store's shards/.")
-]
 _WIDEST = 100
 
 
@@ -33,13 +31,16 @@ def run_list(context: typer.Context, store: StoreOption = DEFAULT_STORE, json: J
         start = model.parents.start or "-"
         times = f"{model.created_at:%Y-%m-%d %H:%M}"
         rows.append((model.model_id, model.state.value, model.run, model.stage, *numbers, start, times, why))
-    _print_table(rows)
+    if listed.models:
+        _print_table(rows)
+    else:
+        typer.echo(f"no model is registered in {store} yet: `unix models register RUN` enters one")
     write(listed, json)
 
 
 @models.command()
 def register(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A run's folder or a step's.")],
+    checkpoint: CheckpointArgument,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -54,7 +55,9 @@ def register(
 @models.command()
 def promote(
     model_id: ModelArgument,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept beside it.")] = "promoted by hand",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; it is kept with the decision.")
+    ] = "promoted by hand",
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -68,9 +71,11 @@ def promote(
 @models.command()
 def rollback(
     model_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A former champion; default: the one before.")
+        str | None, typer.Argument(metavar="ID", help="A former champion; default: the one before.")
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept beside it.")] = "rolled back by hand",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; it is kept with the decision.")
+    ] = "rolled back by hand",
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:
@@ -83,17 +88,24 @@ def rollback(
 
 @models.command()
 def plan(
-    runs: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the runs.")] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Such as tiny or paper.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="A setting of every stage; repeat for more.")
+    runs: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of training runs; default: runs/retrain.")
     ] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="tiny or paper (the default).")] = None,
+    settings: SettingsOption = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="CHECKPOINT", help="To start from while there is no champion.")
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help="To start from while there is no champion; default: none."),
     ] = None,
-    min_new_studies: Annotated[int | None, typer.Option(min=1, metavar="N", help="Due from so many on.")] = None,
-    test_set: Annotated[str | None, typer.Option(metavar="NAME", help="Frozen at its first use.")] = None,
-    test_limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many of each task.")] = None,
+    min_new_studies: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Due from so many new or changed studies on; default: 1.")
+    ] = None,
+    test_set: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Frozen at its first use; default: default.")
+    ] = None,
+    test_limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Freeze at most so many of each task; default: all.")
+    ] = None,
     shards: ShardsOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
@@ -117,22 +129,32 @@ def plan(
 
 @models.command()
 def decide(
-    candidate: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A run's folder or a step's.")],
-    evaluation: Annotated[str, typer.Option(metavar="DIR", help="Its evaluations: understanding/, generation/.")],
+    candidate: CheckpointArgument,
+    evaluation: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder of its evaluations, understanding/ and generation/.")
+    ],
     champion_evaluation: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The champion's, where there is one.")
+        str | None, typer.Option(metavar="DIR", help="The champion's evaluations, likewise; default: there is none.")
     ] = None,
     champion: Annotated[
-        str | None, typer.Option(metavar="ID", help="Refuse to decide against another one; '' stands for none.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Refuse to decide where another one is champion; '' stands for none; default: any."
+        ),
     ] = None,
-    test_set: Annotated[str | None, typer.Option(metavar="NAME", help="Frozen; both were measured on it.")] = None,
-    require_approval: Annotated[bool, typer.Option("--require-approval", help="Promote nothing by itself.")] = False,
+    test_set: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Frozen; both were measured on it; default: default.")
+    ] = None,
+    require_approval: Annotated[
+        bool, typer.Option("--require-approval", help="Leave a candidate that passes to `unix models promote`.")
+    ] = False,
     encoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Behind the distance: random, rad-dino or tower.")
+        str | None,
+        typer.Option(metavar="NAME", help="Compares images: random (the default), tower:DIR or rad-dino:DIR."),
     ] = None,
-    encoder_folder: Annotated[str | None, typer.Option(metavar="DIR", help="Its weights.")] = None,
     rule: Annotated[
-        list[str] | None, typer.Option("--rule", metavar="A=B", help="Change a margin or a floor; repeat for more.")
+        list[str] | None,
+        typer.Option("--rule", metavar="A=B", help="Change a margin or a floor; repeat for more; default: none."),
     ] = None,
     shards: ShardsOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -153,7 +175,6 @@ def decide(
         test_set=test_set,
         require_approval=require_approval,
         encoder=encoder,
-        encoder_folder=encoder_folder,
         rule=GateRule.build({}, rule or (), origin="--rule"),
     )
     present(decide_about(DecideConfig.build(options)), json)
@@ -164,9 +185,12 @@ def freeze(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new test set.")],
     shards: ShardsOption = None,
     sets: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="One per task; default: those of the largest pictures.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One per task, repeated; default: those of the largest pictures."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many samples of each.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many samples of each; default: all.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = None,
 ) -> None:

@@ -12,11 +12,17 @@ TOKEN_VARIABLE = "UNIX_SERVE_TOKEN"
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Beyond loopback people log in with a token.")
+        str | None, typer.Option(metavar="HOST", help="Beyond loopback people log in with a token; default: 127.0.0.1.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="P", help="0 picks a free one.")] = None,
-    reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides, until somebody says.")] = None,
-    runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="P", help="0 picks a free one; default: 8900.")
+    ] = None,
+    reviewer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who decides, until somebody says; default: the account's name.")
+    ] = None,
+    runs: Annotated[
+        str | None, typer.Option("--runs", metavar="DIR", help="Folder of training runs; default: runs.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Serve the web pages: audits, the playground, models.

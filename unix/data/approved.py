@@ -53,7 +53,9 @@ def pin_cleaning(
         digests = tuple(sorted(of_pair["prompt_digest"].to_list()))
         return PinnedCleaning(prompt_version=version, model=name, prompt_digests=digests)
     present = sorted(known.select("prompt_version", "model").unique().rows())
-    listed = ", ".join(f"{version} by {name}" for version, name in present) or "nothing; run `unix clean` first"
+    if not present:
+        raise ConfigError(f"{store.uri} holds no cleaned reports: run `unix clean` first")
+    listed = ", ".join(f"{version} by {name}" for version, name in present)
     wanted = f"prompt_version={prompt_version or 'any'}, model={model or 'any'}"
     problem = "several cleanings fit" if pairs else "no cleaned report fits"
     raise ConfigError(f"{problem} {wanted} in {store.uri}: set prompt_version and model to one of: {listed}")

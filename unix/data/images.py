@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingTypeStubs]
 
@@ -158,7 +158,9 @@ def _open(data: bytes) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         cause = str(error)
         reason = "truncated_image" if "truncated" in cause.lower() else "unreadable_image"
-        raise ImageError(reason, f"{len(data)} bytes: {type(error).__name__}: {cause:.120}") from error
+        if isinstance(error, UnidentifiedImageError):  # whose words name an object in memory
+            cause = "no picture of a known format"
+        raise ImageError(reason, f"{len(data)} bytes: {cause:.120}") from error
     return _to_grayscale(image)
 
 

@@ -116,7 +116,9 @@ class Predictor:
             try:
                 images.append(squares(Path(path).read_bytes(), [side])[side])
             except ImageError as error:
-                raise SourceError(f"cannot describe {path}: {error}") from error
+                raise SourceError(
+                    f"cannot describe {path}: {error.detail}; it takes JPEG, PNG and DICOM files"
+                ) from error
         return self.describe(images)
 
     @torch.inference_mode()

@@ -52,8 +52,7 @@ class DecideConfig(Config):
     require_approval: bool = False
     """A candidate that passes waits for `unix models promote`."""
     encoder: str = "random"
-    """Behind the Fréchet distance: `random` (fixed by a seed), or `rad-dino` or `tower`, with their folder."""
-    encoder_folder: str | None = None
+    """Behind the Fréchet distance: `random` (fixed by a seed), `rad-dino:FOLDER` or `tower:FOLDER`."""
     rule: GateRule = GateRule()
 
 
@@ -90,9 +89,8 @@ def decide(config: DecideConfig, open_encoder: Callable[[str, Path | None], Enco
             f"the candidate is to be compared with {config.champion or 'no champion'}, but the champion is "
             f"{'none' if champion is None else champion.model_id}: evaluate that one and decide again"
         )
-    encoder = (open_encoder or _open_encoder)(
-        config.encoder, Path(config.encoder_folder) if config.encoder_folder else None
-    )
+    kind, _, folder = config.encoder.partition(":")
+    encoder = (open_encoder or _open_encoder)(kind, Path(folder) if folder else None)
     shards = Path(config.shards or store.location("shards"))
     ours = measurement(Path(config.evaluation), shards, frozen, encoder)
     theirs = None

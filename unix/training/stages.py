@@ -149,7 +149,8 @@ class TrainConfig(Config):
         }[self.stage]
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"{self.stage} needs {' and '.join(missing)}")
+            start = " (the weights to start from: --from CHECKPOINT)" if "from_checkpoint" in missing else ""
+            raise ValueError(f"{self.stage} needs {' and '.join(missing)}{start}")
         if self.warm_start is not None:
             parts = (self.warm_start.text, self.warm_start.tower, self.warm_start.autoencoder)
             if self.steps != sum(part.steps for part in parts):

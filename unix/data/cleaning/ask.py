@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from unix.data.cleaning.client import ChatClient, OutOfBudget, Reply, Stopped
+from unix.data.cleaning.client import UNREACHABLE, ChatClient, OutOfBudget, Reply, Stopped
 from unix.data.cleaning.guards import Pair, Verdict, explain
 from unix.data.cleaning.guards import judge as judge_by_guards
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
@@ -93,6 +93,8 @@ class _Run:
         self._asked = Asked()
         self._failures_in_a_row = 0
         self._answered = False
+        self._unreachable = ""
+        """How connecting failed for the last report; "" where it did not."""
         self._stopping = asyncio.Event()
         self._impatient = asyncio.Event()
 
@@ -117,6 +119,9 @@ class _Run:
             except OSError as error:
                 self._fail(_unwritable(error))
         self._asked.num_refused = self._client.concurrency.num_refused
+        if self._unreachable and not self._answered and not self._asked.stopped:
+            endpoint = self._client.endpoint
+            self._fail(EndpointError(f"endpoint {endpoint.name} at {endpoint.base_url}: {self._unreachable}"))
         return self._asked
 
     async def _finish(self, workers: set[asyncio.Task[None]]) -> None:
@@ -257,6 +262,7 @@ class _Run:
     def _count_failures(self, outcome: Outcome) -> None:
         failed = outcome.status is Status.FAILED
         self._answered = self._answered or not failed
+        self._unreachable = outcome.flags[0] if failed and outcome.flags[0].startswith(UNREACHABLE) else ""
         self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
         refused_from_the_start = failed and not self._answered and outcome.flags[0].startswith("refused")
         limit = _REFUSALS_UNTIL_STOP if refused_from_the_start else _FAILURES_UNTIL_STOP

@@ -57,6 +57,9 @@ _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
 _SECONDS_BETWEEN_COMPLAINTS = 10.0
+
+UNREACHABLE = "connection failed"
+"""How the reason begins where no connection came about, or it broke."""
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -285,7 +288,7 @@ class ChatClient:
         except (TimeoutError, openai.APITimeoutError):
             raise _AttemptFailed("timeout", usage=_attempt(started)) from None
         except (openai.APIConnectionError, httpx2.HTTPError, OSError, aiohttp.ClientError) as error:
-            raise _AttemptFailed(f"connection failed ({type(error).__name__})", usage=_attempt(started)) from None
+            raise _AttemptFailed(f"{UNREACHABLE} ({type(error).__name__})", usage=_attempt(started)) from None
         if response.is_redirect:
             raise RefusedError(f"endpoint {self.endpoint.name} {_REDIRECTS}")
         return self._read(response.content, started)
