@@ -3,16 +3,16 @@
 Jobs are imported when their command runs, so that `unix --help` stays quick.
 """
 
-from unix.cli import ablation, curation, demo, learning, measuring, planning, registry, serving
+from unix.cli import ablation, cleaning, curation, demo, learning, measuring, planning, registry, serving
 from unix.cli.frame import app, main, run
 
 for command in (
     demo.demo,
     curation.phantom,
     curation.ingest,
-    curation.endpoint,
-    curation.guard,
-    curation.label,
+    cleaning.endpoint,
+    cleaning.guard,
+    cleaning.label,
     curation.splits,
     curation.watch,
     curation.drift,
@@ -28,7 +28,7 @@ for command in (
     serving.serve,
 ):
     app.command()(command)
-app.add_typer(curation.clean, name="clean")
+app.add_typer(cleaning.clean, name="clean")
 app.add_typer(curation.shards, name="shards")
 app.add_typer(curation.export, name="export")
 app.add_typer(registry.models, name="models")

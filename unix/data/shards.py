@@ -139,7 +139,9 @@ def plan_shards(config: ShardsConfig) -> BuildPlan:
     store = Store(config.store)
     versions = store.versions(*PARENT_TABLES)
     if versions["splits"] is None:
-        raise ConfigError(f"{store.uri} has no table of splits: run `unix splits` first")
+        raise ConfigError(
+            f"{store.uri} has no splits: run `unix splits` first; where it kept no image, its table rejections says why"
+        )
     cleaning = pin_cleaning(store, config.prompt_version, config.model, config.unattended)
     parents = Parents(
         tables=versions,

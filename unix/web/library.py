@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from unix.data.approved import outcome
-from unix.data.cleaning.endpoint import OPEN_SOURCES
+from unix.data.sources import is_credentialed
 from unix.data.text_labels import cleaned_text_digests, labeler
 from unix.errors import ShardError, StoreError
 from unix.manifest import Manifest, find_manifest
@@ -142,7 +142,7 @@ class Library:
     @property
     def open_data(self) -> bool:
         """Whether anyone may read every study's report."""
-        return self._loaded().sources <= OPEN_SOURCES
+        return not any(map(is_credentialed, self._loaded().sources))
 
     def view(self, prompt_version: str = "", model: str = "") -> View:
         """The studies under the cleaning that fits, the one with most reports first."""

@@ -285,8 +285,11 @@ class ChatClient:
                 )
         except openai.APIStatusError as error:
             raise _StatusFault(self._status_fault(error, sent_in_round)) from None
-        except (TimeoutError, openai.APITimeoutError):
-            raise _AttemptFailed("timeout", usage=_attempt(started)) from None
+        except (TimeoutError, openai.APITimeoutError) as error:
+            # the aiohttp transport calls a connection that was refused at once a ConnectTimeout, too
+            connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
+            reason = f"{UNREACHABLE} (nobody answers at its address)" if connecting else "timeout"
+            raise _AttemptFailed(reason, usage=_attempt(started)) from None
         except (openai.APIConnectionError, httpx2.HTTPError, OSError, aiohttp.ClientError) as error:
             raise _AttemptFailed(f"{UNREACHABLE} ({type(error).__name__})", usage=_attempt(started)) from None
         if response.is_redirect:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from unix.config import Config, describe, json_digest
+from unix.data.sources import is_credentialed
 from unix.errors import ConfigError, PolicyError
 from unix.resources import resource
 
@@ -24,9 +25,6 @@ _OUR_PART_OF_THE_BODY = frozenset({"model", "messages", "temperature", "max_toke
 
 EMBEDDED = "embedded"
 """Name of the endpoint in this process."""
-
-OPEN_SOURCES = frozenset({"phantom", "iu-xray"})
-"""Sources whose reports anyone may read. Every other source counts as credentialed."""
 
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
@@ -163,7 +161,7 @@ def check_policy(endpoint: Endpoint, sources: Collection[str], acknowledged: Col
     Raises:
         PolicyError: what PhysioNet asks, and the lawful ways on.
     """
-    credentialed = sorted(set(sources) - OPEN_SOURCES)
+    credentialed = sorted(filter(is_credentialed, set(sources)))
     if endpoint.base_url is None or not credentialed:
         return False
     host = _host(endpoint.base_url)

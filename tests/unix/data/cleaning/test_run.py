@@ -11,11 +11,12 @@ import pytest
 
 from unix.data.cleaning import run as module
 from unix.data.cleaning.client import ChatClient
+from unix.data.cleaning.endpoint import Endpoint, Limits
 from unix.data.cleaning.journal import AnswerKey, Journal, Outcome
 from unix.data.cleaning.run import CleanConfig, CleanSummary, clean
 from unix.data.cleaning.usage import Usage
 from unix.data.sections import parse_sections
-from unix.errors import ConfigError, PolicyError
+from unix.errors import ConfigError, EndpointError, PolicyError
 from unix.records import Rejection, Status, text_digest
 from unix.store import SCHEMAS, Store
 
@@ -268,3 +269,15 @@ def test_only_the_named_texts_are_cleaned(tmp_path: Path) -> None:
     summary = clean(CleanConfig(store=store.uri, only=wanted))
     assert (summary.reports, summary.calls) == (2, 1)
     assert set(rows(store)["report_sha256"]) == wanted
+
+
+def test_where_nobody_answers_the_run_fails_and_names_the_address(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    fill(store, [report(0), report(1)])
+    away = Endpoint(name="away", model="m", base_url="http://127.0.0.1:9/v1", limits=Limits(attempts=1))
+    with pytest.raises(EndpointError, match=r"endpoint away at http://127\.0\.0\.1:9/v1: connection failed"):
+        clean(CleanConfig(store=store.uri), away)
+    assert rows(store)["status"].to_list() == [Status.FAILED, Status.FAILED]
+    assert "endpoint away: connection failed" in caplog.text
