@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from unix.cli.frame import DEFAULT_STORE, JsonOption, StoreOption, given, present
-from unix.cli.learning import BatchOption, CheckpointOption, GuidanceOption, NumStepsOption, ProcessesOption
+from unix.cli.options import BatchOption, CheckpointOption, GuidanceOption, NumStepsOption, ProcessesOption
 from unix.records import Task
 
 evaluate = typer.Typer(help="Measure a checkpoint, or compare several.")
@@ -47,14 +47,19 @@ LabelerOption = Annotated[
 ]
 RadGraphOption = Annotated[
     str | None,
-    typer.Option("--radgraph", metavar="DIR[:MODEL]", help="RadGraph F1 too, with the weights unpacked in DIR."),
+    typer.Option(
+        "--radgraph", metavar="DIR[:MODEL]", help="RadGraph F1 too, with the weights unpacked in DIR; default: without."
+    ),
 ]
 AlignmentOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="How well images fit their texts, by biovil-t:DIR.")
+    str | None,
+    typer.Option(metavar="NAME", help="How well images fit their texts, by biovil-t:DIR; default: not measured."),
 ]
 AverageOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="With chexgenbench: its row is the mean of so many shards' scores."),
+    typer.Option(
+        min=1, metavar="N", help="With chexgenbench: its row is the mean of so many shards' scores; default: of one."
+    ),
 ]
 
 

@@ -45,7 +45,7 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> Pixels:
-    """Decode a JPEG, PNG or DICOM file at its full size.
+    """Decode a JPEG, PNG or DICOM file at its full size: uint8 [rows, columns].
 
     RGB becomes luma. More than 8 bits per pixel are mapped linearly from the picture's own range to 0..255, since such
     files rarely say which part of the range they use.
@@ -57,7 +57,7 @@ def decode(data: bytes) -> Pixels:
 
 
 def squares(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
-    """Decode once and return one `size` x `size` picture per requested size, in pixels.
+    """Decode once and return a picture per requested size in pixels: uint8 [size, size].
 
     The aspect ratio is kept: the picture is scaled so that its long side fills the square, centred, and padded with
     black.
@@ -100,7 +100,7 @@ class PictureEncoding(Config):
 
 
 def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
-    """Encode a grayscale picture as a single-channel JPEG; the same pixels give the same bytes."""
+    """Encode a picture, uint8 [rows, columns], as a single-channel JPEG; the same pixels give the same bytes."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)[:, :, None], quality, "GRAY", "Gray")
 
 

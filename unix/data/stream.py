@@ -171,7 +171,7 @@ class ShardReader:
         return tuple(key for shard in self._shards for key in shard.keys)
 
     def epoch_order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-        """Every global index once, in the order of an epoch."""
+        """Every global index once, in the order of an epoch: int64 [samples]."""
         return epoch_order(self.samples_per_shard, seed, epoch)
 
     def read_members(self, index: int) -> tuple[str, dict[str, bytes]]:

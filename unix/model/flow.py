@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def shift_time(time: Tensor, shift: float) -> Tensor:
-    """s t / (1 + (s - 1) t): moves times towards noise where s > 1."""
+    """s t / (1 + (s - 1) t) for times of any shape in [0, 1]: moves them towards noise where s > 1."""
     return shift * time / (1 + (shift - 1) * time)
 
 
@@ -18,13 +18,13 @@ def sample_times(count: int, generator: torch.Generator, shift: float = 1.0) -> 
 
 
 def interpolate(clean_BChw: Tensor, noise_BChw: Tensor, time_B: Tensor) -> Tensor:
-    """x_t of each sample at its own time."""
+    """x_t (BChw) of each sample at its own time in [0, 1]."""
     time = time_B[:, None, None, None]
     return (1 - time) * clean_BChw + time * noise_BChw
 
 
 def velocity_target(clean_BChw: Tensor, noise_BChw: Tensor) -> Tensor:
-    """What the network should predict."""
+    """dx_t / dt (BChw), which the network should predict."""
     return noise_BChw - clean_BChw
 
 
@@ -34,5 +34,5 @@ def sampling_times(num_steps: int, shift: float = 1.0) -> Tensor:
 
 
 def euler_step(noised: Tensor, velocity: Tensor, time: float, next_time: float) -> Tensor:
-    """Follow the velocity from `time` to the smaller `next_time`."""
+    """Follow the velocity, of `noised`'s shape, from `time` to the smaller `next_time`."""
     return noised - velocity * (time - next_time)

@@ -114,7 +114,7 @@ def integrate(
 
 
 def guide(conditional_BChw: Tensor, unconditional_BChw: Tensor, config: SamplerConfig) -> Tensor:
-    """Classifier-free guidance and its renormalisation."""
+    """Classifier-free guidance of two velocities, and its renormalisation: BChw, in the inputs' dtype."""
     guided = unconditional_BChw + config.guidance * (conditional_BChw - unconditional_BChw)
     if config.renormalisation == "text_token":
         guided = _renormalise(guided, conditional_BChw, config)

@@ -28,7 +28,7 @@ class Encodings(Protocol):
     """One tensor row per sample."""
 
     def of(self, samples: Sequence[Sample]) -> Tensor:
-        """The samples' rows, in order."""
+        """The samples' rows [samples, ...], in order, in the dtype and shape of one encoding."""
         ...
 
 
@@ -122,7 +122,7 @@ def codec_pixels(images: Sequence[Pixels], channels: int) -> Tensor:
 
 
 def resized(pixels_BCSS: Tensor, size: int) -> Tensor:
-    """Square images at another size, antialiased; unchanged where they have it already."""
+    """Square images at another size (BCss), antialiased; unchanged where they have it already."""
     if pixels_BCSS.shape[-1] == size:
         return pixels_BCSS
     return functional.interpolate(pixels_BCSS, (size, size), mode="bilinear", antialias=True)
