@@ -53,7 +53,7 @@ class Mixture:
         return {str(reader): reader.skipped.total() for reader in self._readers}
 
     def epoch_order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-        """The epoch's samples in order: int64 [samples], for `read_many`; some come twice where a pass ends within it."""
+        """The epoch's samples in order: int64 [samples], for `read_many`; some come twice: a pass ends within it."""
         indices = [
             self._starts[number] + self._pass_slice(number, seed, epoch * count, count)
             for number, count in enumerate(self.counts)

@@ -12,11 +12,6 @@ def shift_time(time: Tensor, shift: float) -> Tensor:
     return shift * time / (1 + (shift - 1) * time)
 
 
-def sample_times(count: int, generator: torch.Generator, shift: float = 1.0) -> Tensor:
-    """Training times [count] float32 in (0, 1): the sigmoid of a standard normal, shifted."""
-    return shift_time(torch.sigmoid(torch.randn(count, generator=generator)), shift)
-
-
 def interpolate(clean_BChw: Tensor, noise_BChw: Tensor, time_B: Tensor) -> Tensor:
     """x_t (BChw) of each sample at its own time in [0, 1]."""
     time = time_B[:, None, None, None]

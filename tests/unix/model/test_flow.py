@@ -46,11 +46,3 @@ def test_sampling_times_fall_from_one_to_zero() -> None:
         assert len(series) == 11 and float(series[0]) == 1 and float(series[-1]) == 0
         assert bool((series[:-1] > series[1:]).all())
     assert bool((shifted[1:-1] > plain[1:-1]).all())
-
-
-def test_training_times_come_from_the_generator() -> None:
-    first, again = (flow.sample_times(1000, torch.Generator().manual_seed(5)) for _ in range(2))
-    assert torch.equal(first, again)
-    assert float(first.min()) > 0 and float(first.max()) < 1
-    assert abs(float(first.mean()) - 0.5) < 0.03
-    assert float(flow.sample_times(1000, torch.Generator().manual_seed(5), 3.0).mean()) > 0.65
