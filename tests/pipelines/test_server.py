@@ -1,5 +1,7 @@
 """The temporary Prefect API: it answers on loopback, and is gone with its owner, however that ended."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +53,32 @@ def test_it_is_gone_after_its_owner_was_killed(tmp_path: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_GO
     while answers(url) and time.monotonic() < deadline:
         time.sleep(0.2)
+    assert not answers(url)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_it_to_its_owner_who_still_has_runs_to_end(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from pipelines.server import temporary_api\n"
+        "with temporary_api(pathlib.Path(sys.argv[1])) as url:\n"
+        "    print(url, flush=True)\n"
+        "    try: time.sleep(600)\n"
+        "    except KeyboardInterrupt: print('asked to stop', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with owner:
+        assert owner.stdin is not None and owner.stdout is not None
+        url = owner.stdout.readline().strip()
+        os.killpg(owner.pid, signal.SIGINT)
+        assert owner.stdout.readline() == "asked to stop\n"
+        assert answers(url)
+        owner.stdin.close()
     assert not answers(url)
 
 
