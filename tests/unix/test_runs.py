@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ META = {
 }
 
 
-def write_run(folder: Path, steps: tuple[int, ...], losses: list[float | None], wrote_at: float = 1e9) -> Path:
+def write_run(folder: Path, steps: tuple[int, ...], losses: Sequence[float | None], wrote_at: float = 1e9) -> Path:
     for step in steps:
         (folder / f"step-{step}").mkdir(parents=True)
         (folder / f"step-{step}" / "meta.json").write_text(json.dumps(META | {"step": step}))
