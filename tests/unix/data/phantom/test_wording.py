@@ -81,7 +81,7 @@ def test_a_phantom_follows_from_seed_study_and_wording_and_says_which(tmp_path: 
         ("phrases.yaml", "absent", [{"denies": ["Flu"], "text": "No flu."}], "absent denies Flu"),
         ("noise.yaml", "signature", ["{surgeon}"], "unknown slot {surgeon}"),
         ("noise.yaml", "technique", {"single": ["One view."]}, "technique lacks portable, two views"),
-        ("noise.yaml", "jokes", ["Ha."], "jokes: Extra inputs"),
+        ("noise.yaml", "jokes", ["Ha."], "jokes: there is no such setting"),
     ],
 )
 def test_a_malformed_wording_is_refused_in_one_line(
