@@ -3,6 +3,7 @@
 import getpass
 import logging
 import secrets
+import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -113,16 +114,30 @@ def create_app(config: ServeConfig) -> FastAPI:
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve until interrupted. Beyond loopback without a token, one is made and printed to the log once."""
+    """Serve until interrupted. Beyond loopback without a token, one is made and printed to the log once.
+
+    Raises:
+        ConfigError: the address or the port cannot be had.
+    """
     import uvicorn
 
-    if not config.loopback and config.token is None:
-        config = config.model_copy(update={"token": secrets.token_urlsafe(24)})
-        logger.info("token to log in with: %s", config.token)
-    app = create_app(config)
-    logger.info("http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
-    # uvicorn's access log would hold search words; the gatekeeper writes one that does not
-    uvicorn.run(app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False)
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        listener = socket.create_server((config.host, config.port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on port {config.port} of {config.host} ({error.strerror}): choose another --port or --host"
+        ) from None
+    with listener:
+        if not config.loopback and config.token is None:
+            config = config.model_copy(update={"token": secrets.token_urlsafe(24)})
+            logger.info("token to log in with: %s", config.token)
+        app = create_app(config)
+        host = f"[{config.host}]" if family == socket.AF_INET6 else config.host
+        logger.info("http://%s:%d", host, listener.getsockname()[1])
+        # uvicorn's access log would hold search words; the gatekeeper writes one that does not
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def _explain_errors(app: FastAPI, pages: Pages) -> Callable[[Request, Exception], Response]:

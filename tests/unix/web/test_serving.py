@@ -1,5 +1,8 @@
 """`unix serve`: what it passes on, and what it refuses."""
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from unix.cli import run
@@ -28,3 +31,12 @@ def test_a_short_token_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys:
     assert run(["serve", "--host", "0.0.0.0"]) == 2
     assert "16 characters" in capsys.readouterr().err
     assert run(["serve", "--port", "70000"]) == 2
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["serve", "--store", str(tmp_path), "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot listen on port {port} of 127.0.0.1" in said and "--port" in said
+    assert "http://" not in said
