@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 360.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 26.0
 _MAX_POINTS = 240
 _ROW, _GROUP_GAP = 15.0, 7.0
+_CHARACTER = 5.6
+"""Width of a label's character, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,11 @@ class IntervalChart:
 def interval_chart(
     title: str, intervals: Sequence[Interval], width: float = 520.0, left: float = 190.0
 ) -> IntervalChart:
-    """Place intervals on a common axis that takes in zero; neighbours with the same label stand closer together."""
+    """Place intervals on a common axis that takes in zero; neighbours with the same label stand closer together.
+
+    The axis begins at `left`, or further right where a label needs the room.
+    """
+    left = max([left, *(_CHARACTER * len(one.label) + 2 * _GROUP_GAP for one in intervals)])
     edges = [edge for one in intervals for edge in (one.low, one.high, one.value) if math.isfinite(edge)]
     ticks = nice_ticks(min([0.0, *edges]), max([0.0, *edges]))
     right = width - 64.0

@@ -44,3 +44,9 @@ def test_the_moving_mean_keeps_length_and_constants(length: int) -> None:
     np.testing.assert_allclose(charts.moving_mean(np.full(length, 2.5)), np.full(length, 2.5))
     ramp = np.arange(length, dtype=np.float64)
     assert charts.moving_mean(ramp)[length // 2] == pytest.approx(length // 2, abs=0.51)
+
+
+def test_long_labels_have_room_before_the_axis() -> None:
+    short, long = (charts.interval_chart("F1", [charts.Interval("a" * count, 0.5, 0.4, 0.6)]) for count in (5, 60))
+    assert short.left < long.left < long.right
+    assert long.marks[0].x > long.left
