@@ -76,6 +76,8 @@ def _relative(address: str, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts:
         raise SourceError(f"{address}: object {name!r} leads out of the folder: remove or rename it")
+    if parts == (MARK,):
+        raise SourceError(f"{address}: object {name!r} has the name of the folder's own mark: remove or rename it")
     return Path(*parts)
 
 

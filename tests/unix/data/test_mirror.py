@@ -76,6 +76,13 @@ def test_a_folder_of_anything_else_is_left_alone(source: Path, tmp_path: Path) -
         mirror(f"file://{tmp_path}", tmp_path / "first")
 
 
+def test_an_object_cannot_take_the_name_of_the_mark(source: Path, tmp_path: Path) -> None:
+    (source / ".mirror-of").write_text("file:///elsewhere")
+    with pytest.raises(SourceError, match="own mark"):
+        mirror(f"file://{source}", tmp_path / "folder")
+    assert (tmp_path / "folder" / ".mirror-of").read_text().strip() == f"file://{source}"
+
+
 def test_an_empty_or_unreachable_store_removes_nothing(source: Path, tmp_path: Path) -> None:
     folder, address = tmp_path / "folder", f"file://{source}"
     mirror(address, folder)
