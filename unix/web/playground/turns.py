@@ -35,7 +35,7 @@ _MOST_WAITING_EACH = 4
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """The picture that is read."""
 
@@ -79,9 +79,12 @@ class Result:
                 pass
 
 
-@dataclass
+@dataclass(eq=False)
 class Turn:
-    """One thing to do: read a picture, or draw findings, with one checkpoint or with two to compare."""
+    """One thing to do: read a picture, or draw findings, with one checkpoint or with two to compare.
+
+    Two turns are never equal: whoever asks for the same again gets a turn of its own.
+    """
 
     session: str
     results: tuple[Result, ...]

@@ -70,6 +70,16 @@ def test_a_case_is_read_beside_its_own_report_by_two_models(player: Reader) -> N
     assert str(escape(turn.source.reference.split()[0])) in card
 
 
+def test_the_same_case_is_read_again(player: Reader) -> None:
+    case = re.search(r'name="case" value="([\w-]+)"', player.get("/playground"))[1]
+    for _ in range(2):
+        player.post("/playground/read", checkpoint=options(player)["stage1"], case=case)
+    first, second = player.client.app.state.playground.turns._turns.values()
+    assert ">done<" in watched(player, first)
+    assert ">done<" in watched(player, second), "its card comes to an end, though both turns now hold the same"
+    assert ">done<" in watched(player, second), "and can be watched after it"
+
+
 def test_findings_are_drawn_and_read_back(player: Reader) -> None:
     form = {"findings": "Large left effusion.", "images": "2", "num_steps": "3", "seed": "7", "resolution": "32"}
     player.post("/playground/draw", checkpoint=options(player)["stage3"], **form)
