@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import jinja2
 from fastapi import FastAPI, Request
@@ -25,6 +25,7 @@ from unix.web.jobs import Jobs
 from unix.web.library import Library
 from unix.web.overview import overview
 from unix.web.pages import Pages
+from unix.web.playground.checkpoints import checkpoints
 from unix.web.playground.pages import UPLOAD_PATH, Playground
 from unix.web.playground.pages import router as playground_router
 from unix.web.playground.uploads import MOST_BYTES
@@ -135,6 +136,9 @@ def serve(config: ServeConfig) -> None:
         app = create_app(config)
         host = f"[{config.host}]" if family == socket.AF_INET6 else config.host
         logger.info("http://%s:%d", host, listener.getsockname()[1])
+        with suppress(UnixError):  # pages say what is wrong with a store
+            # Its libraries take seconds to load, and whoever comes first should not wait for them.
+            app.state.playground.warm_up(checkpoints(config.runs, app.state.library.store))
         # uvicorn's access log would hold search words; the gatekeeper writes one that does not
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(settings).run(sockets=[listener])

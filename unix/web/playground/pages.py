@@ -37,6 +37,11 @@ class Playground:
         self.uploads = Uploads()
         self.turns = Turns(self.models)
 
+    def warm_up(self, known: list[Checkpoint]) -> None:
+        """Begin to load the first of the models that are known, if any."""
+        if known:
+            self.models.warm_up(known[0].folder)
+
     def forget(self, session: str) -> None:
         """Drop what a session brought and asked for."""
         self.turns.forget(session)
@@ -75,8 +80,7 @@ def router(pages: Pages, playground: Playground) -> APIRouter:
     @routes.get("/playground")
     def show_playground(request: Request, case: str = "") -> Response:
         known = checkpoints(playground.runs, library.store)
-        if known:
-            playground.models.warm_up(known[0].folder)
+        playground.warm_up(known)
         return pages.show(
             request,
             "playground.html.j2",

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from markupsafe import escape
 from PIL import Image
 
 from tests.unix.web.conftest import Reader
+from unix.store import Store
+from unix.web.app import ServeConfig, serve
 from unix.web.playground.turns import Turn
 
 FILE = {"content-type": "application/octet-stream"}
@@ -157,6 +160,20 @@ def test_the_queue_has_an_end(player: Reader) -> None:
     form = {"findings": "Clear.", "images": "8", "num_steps": "250"}
     statuses = [player.post("/playground/draw", checkpoint=key, **form).status_code for _ in range(5)]
     assert statuses == [303] * 4 + [400]
+
+
+def test_the_server_loads_a_model_before_anybody_asks(
+    store: Store, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "unix.web.playground.model_process.ModelProcess.warm_up", lambda _, folder: loaded.append(folder)
+    )
+    serve(ServeConfig(store=store.uri, port=0, runs=str(runs / "none")))
+    assert not loaded
+    serve(ServeConfig(store=store.uri, port=0, runs=str(runs)))
+    assert loaded == [str(runs / "stage3")], "the one that draws comes first"
 
 
 def test_without_a_run_the_page_says_how_to_get_one(reader: Reader) -> None:
