@@ -18,7 +18,7 @@ from pydantic import Field
 from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingTypeStubs]
 
 from unix.config import Config
-from unix.data.reduce import Decoded, Reducer
+from unix.data.reduce import Decoded, reduce
 from unix.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,18 +66,17 @@ def squares(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
         ImageError: as `decode`.
     """
     picture = _decode(data, max(sizes))
-    rows, columns = picture.rows, picture.columns
-    reducer = Reducer(picture)
-    pictures: dict[int, Pixels] = {}
+    longest = max(picture.columns, picture.rows)
+    shapes: dict[int, tuple[int, int]] = {}
+    for size in sorted(set(sizes), reverse=True):
+        width, height = fit(picture.columns, picture.rows, size)
+        shapes[size] = height, width
     with _BLAS.limit(limits=1):  # pyright: ignore[reportUnknownMemberType]
-        for size in sorted(set(sizes), reverse=True):
-            width, height = fit(columns, rows, size)
-            if size < max(columns, rows):
-                content = reducer.reduce(height, width)
-            else:
-                content = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.LANCZOS))
-            pictures[size] = _pad(content, size)
-    return pictures
+        reduced = reduce(picture, [shape for size, shape in shapes.items() if size < longest])
+    return {
+        size: _pad(reduced[shape] if size < longest else _enlarge(picture.pixels, *shape), size)
+        for size, shape in shapes.items()
+    }
 
 
 def fit(columns: int, rows: int, size: int) -> tuple[int, int]:
@@ -173,6 +172,10 @@ def _to_grayscale(image: Image.Image) -> Image.Image:
     if high > low:
         values *= 255.0 / (high - low)
     return Image.fromarray(np.round(values, out=values).astype(np.uint8))
+
+
+def _enlarge(pixels: Pixels, rows: int, columns: int) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.LANCZOS))
 
 
 def _pad(content: Pixels, size: int) -> Pixels:

@@ -2,14 +2,15 @@
 
 A picture far larger than wanted is first averaged over boxes of 2 x 2 or 4 x 4 pixels. The weights then are those of
 LANCZOS on the full picture, applied to the boxes and to the slope between neighbours, so that the boxes leave hardly a
-trace. A JPEG decoded at half its size is no such average but the picture's lower frequencies, sampled in the middles of
-2 x 2 boxes: there LANCZOS itself is sampled.
+trace. A JPEG decoded at half its size is the average over boxes of 2 x 2, rounded to 8 bits: there LANCZOS is sampled
+in the middles of the boxes, which loses no more at encoding than the boxes' own weights do.
 
 Pixels, weights and sums are whole numbers below 2**24, all of which float32 holds: the result depends neither on the
 order in which a library adds, nor on the processor.
 """
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,6 @@ import numpy.typing as npt
 
 Sums = npt.NDArray[np.uint8 | np.uint16]
 """Whole numbers [rows, columns]: pixels, or their sums over boxes."""
-_Band = tuple[slice, slice, npt.NDArray[np.float32]]
-"""Pixels of the result, the boxes that they are made from, and whole-numbered weights [pixels, boxes]."""
-
 _BOXES_PER_PIXEL = 2.6
 """Boxes that must remain per pixel of the result, in each direction, where a picture is averaged here: with fewer,
 pictures that are encoded at quality 95 afterwards lose more than 0.1 dB by it.
@@ -30,10 +28,10 @@ _BOXES = (4, 2, 1)
 _FIRST_BITS, _KEPT_BITS, _SECOND_BITS = 15, 3, 12
 """Fractional bits of the first product's weights, of what is kept of it, and of the second product's weights: LANCZOS
 weights add up to less than 1.5 in absolute value, and 1.5 x 255 x 2**15 and 1.5 x 1.3 x 255 x 2**3 x 2**12 are below
-2**24.
+2**24. The weights are stored divided by a power of two, which changes no digit of a product.
 """
 _ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 8, 16
-"""Of the result, in one product: more waste multiplications by zero, fewer cost calls."""
+"""Of the largest result, in one product: more waste multiplications by zero, fewer cost calls."""
 _SUMMED_AT_ONCE = 64
 
 
@@ -48,67 +46,116 @@ class Decoded:
     spacing: int = 1
 
 
-class Reducer:
-    """Makes pictures of any smaller size from one picture."""
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Neighbouring pixels of one or several results, in one direction, and what they are made from."""
 
-    def __init__(self, picture: Decoded) -> None:
-        self._picture = picture
-        self._boxes: dict[int, Sums] = {picture.spacing: picture.pixels}
+    pixels: list[slice]
+    """Of each result."""
+    boxes: slice
+    weights: npt.NDArray[np.float32]
+    """[pixels of all results, boxes]."""
 
-    def reduce(self, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-        """The picture at `rows` x `columns`, neither larger than it is: uint8."""
-        picture = self._picture
+
+def reduce(picture: Decoded, shapes: Collection[tuple[int, int]]) -> dict[tuple[int, int], npt.NDArray[np.uint8]]:
+    """The picture at each of `shapes` (rows, columns), none larger than it is: uint8."""
+    by_box: dict[int, list[tuple[int, int]]] = {}
+    for rows, columns in shapes:
         per_pixel = min(picture.rows / rows, picture.columns / columns)
         box = next(
             (each for each in _BOXES if per_pixel / each >= _BOXES_PER_PIXEL and each > picture.spacing),
             picture.spacing,
         )
-        sums, grid = self._sums(box), (picture.spacing, box)
-        down = _bands(picture.rows, rows, grid, _ROWS_AT_ONCE, 2**_FIRST_BITS // (box // picture.spacing) ** 2)
-        across = _bands(picture.columns, columns, grid, _COLUMNS_AT_ONCE, 2**_SECOND_BITS)
-        first = np.empty((rows, sums.shape[1]), dtype=np.float32)
-        for done, taken, weights in down:
-            np.matmul(weights, sums[taken].astype(np.float32), out=first[done])
-        first *= 2.0 ** (_KEPT_BITS - _FIRST_BITS)
-        np.rint(first, out=first)
-        second = np.empty((rows, columns), dtype=np.float32)
-        for done, taken, weights in across:
-            np.matmul(first[:, taken], weights.T, out=second[:, done])
-        second *= 2.0 ** -(_KEPT_BITS + _SECOND_BITS)
-        second += 0.5
-        return np.clip(second, 0, 255, out=second).astype(np.uint8)
+        by_box.setdefault(box, []).append((rows, columns))
+    sums: Sums = picture.pixels
+    side = picture.spacing
+    pictures: dict[tuple[int, int], npt.NDArray[np.uint8]] = {}
+    for box, of_box in sorted(by_box.items()):
+        while side < box:
+            sums, side = _pair_sums(sums), 2 * side
+        for shape, first in zip(of_box, _rows(picture, sums, box, [rows for rows, _ in of_box]), strict=True):
+            pictures[shape] = _columns(picture, first, box, shape[1])
+    return pictures
 
-    def _sums(self, box: int) -> Sums:
-        if box not in self._boxes:
-            self._boxes[box] = _pair_sums(self._sums(box // 2))
-        return self._boxes[box]
+
+def _rows(picture: Decoded, sums: Sums, box: int, results: list[int]) -> list[npt.NDArray[np.float32]]:
+    """For each number of rows wanted, [rows, boxes across] in whole numbers of 2**-_KEPT_BITS.
+
+    All at once, since half the work is to bring the boxes into a product.
+    """
+    bands = _bands(
+        picture.rows,
+        tuple(results),
+        (picture.spacing, box),
+        _ROWS_AT_ONCE,
+        2**_FIRST_BITS // (box // picture.spacing) ** 2,
+        _KEPT_BITS - _FIRST_BITS,
+    )
+    columns = sums.shape[1]
+    whole = [np.empty((rows, columns), dtype=np.float32) for rows in results]
+    strip = np.empty((max(band.weights.shape[1] for band in bands), columns), dtype=np.float32)
+    products = np.empty((max(len(band.weights) for band in bands), columns), dtype=np.float32)
+    for band in bands:
+        boxes = strip[: band.weights.shape[1]]
+        np.copyto(boxes, sums[band.boxes])
+        np.matmul(band.weights, boxes, out=products[: len(band.weights)])
+        begin = 0
+        for result, pixels in zip(whole, band.pixels, strict=True):
+            end = begin + pixels.stop - pixels.start
+            np.rint(products[begin:end], out=result[pixels])
+            begin = end
+    return whole
+
+
+def _columns(picture: Decoded, first: npt.NDArray[np.float32], box: int, columns: int) -> npt.NDArray[np.uint8]:
+    """The picture of so many columns from `first`, as `_rows` gives it."""
+    grid = (picture.spacing, box)
+    second = np.empty((len(first), columns), dtype=np.float32)
+    for band in _bands(
+        picture.columns, (columns,), grid, _COLUMNS_AT_ONCE, 2**_SECOND_BITS, -_KEPT_BITS - _SECOND_BITS
+    ):
+        np.matmul(first[:, band.boxes], band.weights.T, out=second[:, band.pixels[0]])
+    second += 0.5
+    whole = second.astype(np.int16)  # a pass over half the bytes
+    return np.clip(whole, 0, 255, out=whole).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=64)  # detectors come in a few sizes
-def _bands(length: int, result: int, grid: tuple[int, int], at_once: int, one: int) -> list[_Band]:
-    """LANCZOS weights from `length` pixels in boxes to `result` pixels, without the zeros; they add up to `one`.
+def _bands(
+    length: int, results: tuple[int, ...], grid: tuple[int, int], at_once: int, one: int, shift: int
+) -> list[_Band]:
+    """LANCZOS weights from `length` pixels in boxes to each of `results` pixels, cut where all of a band's are zero.
 
-    `grid` is the spacing of the samples and the side of the boxes, in pixels.
+    They are whole numbers that add up to `one`, times 2**`shift`. `grid` is the spacing of the samples and the side of
+    the boxes, in pixels.
     """
+    weights = [_whole_weights(length, result, grid, one) for result in results]
+    count = -(-max(results) // at_once)
+    bands: list[_Band] = []
+    for number in range(count):
+        pixels = [slice(number * result // count, (number + 1) * result // count) for result in results]
+        of_band = np.concatenate([each[part] for each, part in zip(weights, pixels, strict=True)])
+        used: npt.NDArray[np.int64] = np.flatnonzero(np.abs(of_band).sum(axis=0))
+        boxes = slice(int(used[0]), int(used[-1]) + 1)
+        # For the products on the right, whose weights stand first there, column by column is faster.
+        order = "F" if len(results) == 1 else "C"
+        bands.append(_Band(pixels, boxes, np.multiply(of_band[:, boxes], 2.0**shift, order=order, dtype=np.float32)))
+    return bands
+
+
+def _whole_weights(length: int, result: int, grid: tuple[int, int], one: int) -> npt.NDArray[np.float32]:
+    """[result, boxes of the whole length]."""
     spacing, box = grid
     first_box, exact = _box_weights(length, result, spacing, box)
     whole = np.rint(exact * one)
     # What rounding has added goes to the largest weight: a constant picture stays as it is.
     whole[np.arange(result), exact.argmax(axis=1)] += one - whole.sum(axis=1)
+    places = first_box[:, None] + np.arange(exact.shape[1], dtype=np.int64)
+    boxes = -(-length // box)
+    weights = np.zeros((result, boxes), dtype=np.float32)
     # The edge stands in for what lies beyond it.
-    wanted = first_box[:, None] + np.arange(exact.shape[1], dtype=np.int64)
-    places = wanted.clip(0, -(-length // box) - 1)
-    begin: npt.NDArray[np.int64] = np.arange(0, result, at_once)
-    end: npt.NDArray[np.int64] = np.minimum(begin + at_once, result)
-    low: npt.NDArray[np.int64] = places[begin, 0]
-    high: npt.NDArray[np.int64] = places[end - 1, -1] + 1
-    weights = np.zeros((len(begin), at_once, int((high - low).max())), dtype=np.float32)
-    number, row = np.divmod(np.arange(result)[:, None], at_once)
-    np.add.at(weights, (number, row, places - low[number]), whole)
-    return [
-        (slice(b, e), slice(lo, hi), weights[i, : e - b, : hi - lo])
-        for i, (b, e, lo, hi) in enumerate(np.stack([begin, end, low, high], axis=1).tolist())
-    ]
+    np.add.at(weights, (np.arange(result)[:, None], places.clip(0, boxes - 1)), whole)
+    return weights
 
 
 def _box_weights(
@@ -143,21 +190,24 @@ def _box_weights(
 def _pair_sums(sums: Sums) -> npt.NDArray[np.uint16]:
     """Sums over 2 x 2 boxes [ceil(rows / 2), ceil(columns / 2)]; a missing last row or column repeats its neighbour."""
     rows, columns = sums.shape
+    sums = np.ascontiguousarray(sums)
     result = np.empty((-(-rows // 2), -(-columns // 2)), dtype=np.uint16)
-    bits = 8 * sums.itemsize
-    strip = np.empty((_SUMMED_AT_ONCE, columns + columns % 2), dtype=sums.dtype)
     # Two neighbours are the halves of one wider number, which is several times faster than every other number.
-    pairs = strip.view(np.uint16 if bits == 8 else np.uint32)
-    across = np.empty_like(pairs)
+    bits, pair = (8, np.uint16) if sums.dtype == np.uint8 else (16, np.uint32)
+    strip = np.empty((_SUMMED_AT_ONCE, columns + columns % 2), dtype=sums.dtype)
+    across = np.empty((_SUMMED_AT_ONCE, result.shape[1]), dtype=pair)
+    right = np.empty_like(across)
     for begin in range(0, rows, _SUMMED_AT_ONCE):
-        count = min(_SUMMED_AT_ONCE, rows - begin)
-        strip[:count, :columns] = sums[begin : begin + count]
-        strip[:count, columns:] = strip[:count, columns - 1 : columns]
-        if count % 2:
-            strip[count] = strip[count - 1]
-        np.bitwise_and(pairs, 2**bits - 1, out=across)
-        np.right_shift(pairs, bits, out=pairs)
-        np.add(across, pairs, out=across)
-        done = -(-count // 2)
-        result[begin // 2 : begin // 2 + done] = across[: 2 * done : 2] + across[1 : 2 * done : 2]
+        part = sums[begin : begin + _SUMMED_AT_ONCE]
+        count = len(part)
+        if columns % 2 or count % 2:
+            strip[:count, :columns] = part  # the edge stands in for what lies beyond it
+            strip[:count, columns:] = strip[:count, columns - 1 : columns]
+            strip[count : count + count % 2] = strip[count - 1]
+            part = strip[: count + count % 2]
+        pairs = part.view(pair)
+        np.bitwise_and(pairs, 2**bits - 1, out=across[: len(part)])
+        np.right_shift(pairs, bits, out=right[: len(part)])
+        across += right
+        np.add(across[: len(part) : 2], across[1 : len(part) : 2], out=result[begin // 2 : (begin + len(part)) // 2])
     return result
