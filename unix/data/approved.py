@@ -139,18 +139,6 @@ def outcome() -> pl.Expr:
     )
 
 
-def approved_reports(
-    store: Store, prompt_version: str, model: str, versions: Mapping[str, int | None] | None = None
-) -> pl.LazyFrame:
-    """The text that training may see, one row per study that has one.
-
-    Columns: source, study_id, report_sha256, prompt_version, model, findings, impression. Findings or impression may be
-    "", and after an empty edit both.
-    """
-    outcomes = report_outcomes(store, prompt_version, model, versions)
-    return outcomes.filter(pl.col("outcome") == APPROVED).drop("outcome")
-
-
 def unusable_text(task: Task) -> pl.Expr:
     """Why a study's text cannot serve `task`, null where it can; over the columns of `report_outcomes`.
 

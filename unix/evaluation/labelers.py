@@ -84,15 +84,3 @@ def label_reports(labeler: Labeler, texts: Sequence[str], max_characters: int | 
     labels = tuple(found.get(text) for text in cut)
     told = "" if max_characters is None else f", first {max_characters} characters"
     return LabelledReports(labeler.name + told, labels)
-
-
-def same_labeler(*sides: LabelledReports) -> str:
-    """Who labelled all of these.
-
-    Raises:
-        ConfigError: several labelers did; their labels differ in kind, so that their F1 has no common scale.
-    """
-    names = sorted({side.labeler for side in sides})
-    if len(names) != 1:
-        raise ConfigError(f"labels of different labelers have no place in one comparison: {'; '.join(names)}")
-    return names[0]

@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 
-from unix.data.approved import approved_reports, pin_cleaning, report_outcomes
+from unix.data.approved import APPROVED, pin_cleaning, report_outcomes
 from unix.errors import ConfigError
 
 
 def texts(curated: Any, version: str = "v1", model: str = "rules") -> dict[str, tuple[str, str]]:
     curated.commit()
-    frame = approved_reports(curated.store, version, model).collect()
+    frame = report_outcomes(curated.store, version, model).filter(pl.col("outcome") == APPROVED).collect()
     return {row["study_id"]: (row["findings"], row["impression"]) for row in frame.iter_rows(named=True)}
 
 
@@ -127,7 +128,7 @@ def test_equal_study_ids_of_two_sources_stay_apart(curated: Any) -> None:
         curated.study("1", source=source, report_sha256="same")
         curated.cleaned("1", source=source, report_sha256="same", findings=f"From {source}.")
     curated.commit()
-    frame = approved_reports(curated.store, "v1", "rules").collect()
+    frame = report_outcomes(curated.store, "v1", "rules").filter(pl.col("outcome") == APPROVED).collect()
     assert dict(frame.select("source", "findings").rows()) == {
         "phantom": "From phantom.",
         "iu-xray": "From iu-xray.",

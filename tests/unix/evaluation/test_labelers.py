@@ -1,10 +1,7 @@
 from collections.abc import Sequence
 
-import pytest
-
 from unix.data.labels import label_report
-from unix.errors import ConfigError
-from unix.evaluation.labelers import RuleLabeler, label_reports, same_labeler
+from unix.evaluation.labelers import RuleLabeler, label_reports
 from unix.records import Labels, no_labels
 
 
@@ -39,12 +36,3 @@ def test_a_cut_is_made_in_characters_and_told_in_the_name() -> None:
     assert whole.labels[0] is not None and cut.labels[0] is not None
     assert (whole.labels[0]["Pneumothorax"], cut.labels[0]["Pneumothorax"]) == (1, None)
     assert cut.labeler == "rules, first 512 characters"
-
-
-def test_two_labelers_never_meet_in_one_table() -> None:
-    rules, other = label_reports(RuleLabeler(), ["edema"]), label_reports(Remembering(), ["edema"])
-    assert same_labeler(rules, rules) == "rules"
-    with pytest.raises(ConfigError, match=r"different labelers .* remembering; rules"):
-        same_labeler(rules, other)
-    with pytest.raises(ConfigError, match="different labelers"):
-        same_labeler(rules, label_reports(RuleLabeler(), ["edema"], max_characters=512))
