@@ -120,7 +120,7 @@ def _columns(picture: Decoded, first: npt.NDArray[np.float32], box: int, columns
     return np.clip(whole, 0, 255, out=whole).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=64)  # detectors come in a few sizes
+@functools.lru_cache(maxsize=256)  # detectors come in a few sizes, what was cropped in many; 0.1 to 0.3 MB each
 def _bands(
     length: int, results: tuple[int, ...], grid: tuple[int, int], at_once: int, one: int, shift: int
 ) -> list[_Band]:
@@ -134,28 +134,37 @@ def _bands(
     bands: list[_Band] = []
     for number in range(count):
         pixels = [slice(number * result // count, (number + 1) * result // count) for result in results]
-        of_band = np.concatenate([each[part] for each, part in zip(weights, pixels, strict=True)])
-        used: npt.NDArray[np.int64] = np.flatnonzero(np.abs(of_band).sum(axis=0))
-        boxes = slice(int(used[0]), int(used[-1]) + 1)
+        some = [(each, part) for each, part in zip(weights, pixels, strict=True) if part.start < part.stop]
+        low = min(int(first_box[part.start]) for (_, first_box, _), part in some)
+        high = max(int(first_box[part.stop - 1]) + taps for (_, first_box, taps), part in some)
+        boxes = slice(max(low, 0), min(high, -(-length // grid[1])))
+        of_band = np.concatenate([each[part, boxes] for (each, _, _), part in some])
         # For the products on the right, whose weights stand first there, column by column is faster.
         order = "F" if len(results) == 1 else "C"
-        bands.append(_Band(pixels, boxes, np.multiply(of_band[:, boxes], 2.0**shift, order=order, dtype=np.float32)))
+        bands.append(_Band(pixels, boxes, np.multiply(of_band, np.float32(2.0**shift), order=order)))
     return bands
 
 
-def _whole_weights(length: int, result: int, grid: tuple[int, int], one: int) -> npt.NDArray[np.float32]:
-    """[result, boxes of the whole length]."""
+def _whole_weights(
+    length: int, result: int, grid: tuple[int, int], one: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int]:
+    """Weights [result, boxes of the whole length], each pixel's first box, perhaps negative, and how many it has."""
     spacing, box = grid
     first_box, exact = _box_weights(length, result, spacing, box)
     whole = np.rint(exact * one)
     # What rounding has added goes to the largest weight: a constant picture stays as it is.
-    whole[np.arange(result), exact.argmax(axis=1)] += one - whole.sum(axis=1)
-    places = first_box[:, None] + np.arange(exact.shape[1], dtype=np.int64)
+    pixels: npt.NDArray[np.int64] = np.arange(result)
+    whole[pixels, exact.argmax(axis=1)] += one - whole.sum(axis=1)
+    taps = exact.shape[1]
     boxes = -(-length // box)
-    weights = np.zeros((result, boxes), dtype=np.float32)
+    before = max(0, -int(first_box[0]))
+    after = max(0, int(first_box[-1]) + taps - boxes)
+    wide = np.zeros((result, before + boxes + after), dtype=np.float32)
+    wide[pixels[:, None], first_box[:, None] + np.arange(before, before + taps)] = whole
     # The edge stands in for what lies beyond it.
-    np.add.at(weights, (np.arange(result)[:, None], places.clip(0, boxes - 1)), whole)
-    return weights
+    wide[:, before] += wide[:, :before].sum(axis=1)
+    wide[:, before + boxes - 1] += wide[:, before + boxes :].sum(axis=1)
+    return wide[:, before : before + boxes], first_box, taps
 
 
 def _box_weights(
