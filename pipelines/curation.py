@@ -19,6 +19,9 @@ from pipelines.steps import (
 Source = Literal["mimic-cxr", "iu-xray", "phantom"]
 Engine = Literal["local", "ray"]
 
+EMBEDDED = "embedded"
+"""The endpoint that runs within the command."""
+
 
 @flow(name="ingest", flow_run_name="ingest {source}")
 def ingest(
@@ -56,6 +59,8 @@ def clean_reports(
 ) -> list[CommandSummary]:
     """Clean every report that has no final answer yet, in tasks of at most 2,000 reports.
 
+    The embedded cleaner does them in one task: it is faster than another process begins, and keeps what it has done.
+
     Args:
         store: URI of the store; else $UNIX_STORE, else ./store.
         endpoint: name in endpoints.yaml; else the embedded rule cleaner.
@@ -67,16 +72,19 @@ def clean_reports(
         concurrency: requests in flight, of each task.
         acknowledge_host: public hosts that may see credentialed text.
         retry_rejected: ask again what was rejected.
-        partitions: so many tasks side by side, each with the endpoint's own limits; else one after the other.
+        partitions: so many tasks side by side at least, each with the endpoint's own limits; else one after the other.
         engine: `local`, in processes of this machine, or `ray`, in one task that a Ray cluster does.
     """
     settings: dict[str, Any] = {
         **{"store": store, "endpoint": endpoint, "base_url": base_url, "model": model, "prompt": prompt},
         **{"concurrency": concurrency, "acknowledge_host": acknowledge_host, "retry_rejected": retry_rejected},
     }
-    dry: CommandSummary = cast(Any, run)("clean", dry_run=True, limit=limit, **settings, timeout=HOUR)
-    whole = limit is not None or engine == "ray"
-    parts = ["0/1"] if whole else partition_names(dry.count("reports"), at_least=partitions or 1)
+    embedded = endpoint in (None, EMBEDDED) and base_url is None
+    whole = limit is not None or engine == "ray" or (embedded and partitions is None)
+    parts = ["0/1"]
+    if not whole:
+        dry: CommandSummary = cast(Any, run)("clean", dry_run=True, **settings, timeout=HOUR)
+        parts = partition_names(dry.count("reports"), at_least=partitions or 1)
     share = None if budget_usd is None else budget_usd / len(parts)
     settings |= {"budget_usd": share, "engine": "ray" if engine == "ray" else None, "limit": limit}
     summaries = run_side_by_side(

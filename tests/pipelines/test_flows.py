@@ -57,8 +57,7 @@ def test_curate_chains_its_commands(calls: list[Call], events: list[tuple[str, d
     cleaning = {"prompt": "v2", "model": "rules", "unattended": True}
     assert calls == [
         ("ingest", (), {"source": "phantom", "root": "source", "store": "here"}),
-        ("clean", (), {"store": "here", "dry_run": True}),
-        ("clean", (), {"store": "here", "partition": "0/1"}),
+        ("clean", (), {"store": "here"}),
         ("splits", (), {"store": "here", **cleaning}),
         ("shards", (), {"store": "here", "sets": ["understanding-64"], "engine": "local", **cleaning}),
         ("drift", (), {"store": "here"}),
@@ -86,17 +85,19 @@ def test_cleaning_fans_out_over_partitions(calls: list[Call], monkeypatch: pytes
 
     calls.clear()
     monkeypatch.setitem(OUTCOMES, "clean", {"reports": 2001})
-    assert len(curation.clean_reports("here", budget_usd=3.0)) == 2
+    assert len(curation.clean_reports("here", endpoint="local", budget_usd=3.0)) == 2
     assert [options["partition"] for _, _, options in calls[1:]] == ["0/2", "1/2"], "one after the other"
     assert {options["budget_usd"] for _, _, options in calls[1:]} == {1.5}
 
     calls.clear()
-    curation.clean_reports("here", limit=5000)
-    curation.clean_reports("here", engine="ray")
-    assert [(options.get("limit"), options.get("engine")) for _, _, options in calls if "dry_run" not in options] == [
-        (5000, None),
-        (None, "ray"),
-    ]
+    curation.clean_reports("here")
+    curation.clean_reports("here", endpoint="local", limit=5000)
+    curation.clean_reports("here", endpoint="local", engine="ray")
+    assert [options for _, _, options in calls] == [
+        {"store": "here"},
+        {"store": "here", "endpoint": "local", "limit": 5000},
+        {"store": "here", "endpoint": "local", "engine": "ray"},
+    ], "one task of one command"
 
 
 @on_a_server
@@ -111,7 +112,7 @@ def test_every_partition_is_tried_before_a_failure_is_reported(
 
     monkeypatch.setattr(steps, "run_command", fail_one)
     with pytest.raises(CommandError, match="refused"):
-        curation.clean_reports("here")
+        curation.clean_reports("here", endpoint="local")
     assert [options["partition"] for _, _, options in calls[1:]] == ["0/3", "1/3", "2/3"]
 
 
@@ -143,7 +144,7 @@ def test_nothing_new_is_no_event(
     monkeypatch.setitem(OUTCOMES, "ingest", {"new": 0, "changed": 0, "withdrawn": 0})
     monkeypatch.setitem(OUTCOMES, "shards", {"changed": False})
     curation.curate("phantom", "source", store="here")
-    assert len(calls) == 5
+    assert len(calls) == 4
     assert not events
 
 
@@ -252,6 +253,13 @@ def test_flow_and_deployment_bear_the_same_name_and_its_parameters_fit(repositor
         *("ingest", "clean-reports", "build-splits", "build-shards"),
         *("train-stage", "evaluate", "retrain", "curate"),
     }
+
+
+def test_runs_of_a_deployment_wait_for_each_other(repository: Path) -> None:
+    one_at_a_time = {"limit": 1, "collision_strategy": "ENQUEUE"}
+    limits = {each["name"]: each.get("concurrency_limit") for each in deployments(repository)}
+    assert limits.pop("evaluate") is None
+    assert all(limit == one_at_a_time for limit in limits.values()), limits
 
 
 def test_every_parameter_is_described(repository: Path) -> None:
