@@ -243,7 +243,7 @@ def long_run(work: Path, disk: Path, options: argparse.Namespace) -> Outcome:
             system.ask("PATCH", f"/deployments/{system.deployment('curate')['id']}", {"parameters": settings})
             began = time.monotonic()
             samples = Samples(system, endpoint, began)
-            with _watching(system, source.landing, store):
+            with watching(system, source.landing, store):
                 samples.start()
                 interval = 60 * options.minutes / options.drops
                 for number in range(options.drops):
@@ -285,7 +285,8 @@ def _small_disk(work: Path, given: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _watching(system: Unattended, landing: Path, store: Path) -> Iterator[None]:
+def watching(system: Unattended, landing: Path, store: Path) -> Iterator[None]:
+    """Run `unix watch` while the body runs."""
     words = ["unix", "watch", "--source", "phantom", "--root", str(landing), "--store", str(store), "--interval", "5"]
     with (system.home / "logs" / "watch.log").open("wb") as output:
         watch = subprocess.Popen(words, cwd=CHECKOUT, env=system.environment, stdout=output, stderr=output)
