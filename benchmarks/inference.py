@@ -6,7 +6,7 @@ of 16 x 16 over a caption of 96 tokens, guidance in every step; "without" runs t
 two sides of guidance one after the other. Both sides must give the same tokens, and the same latents to 1e-4.
 
     python benchmarks/inference.py --json inference.json
-    python benchmarks/inference.py --tokens 16 --steps 4 --rounds 1
+    python benchmarks/inference.py --batches 1 --tokens 32 --steps 10 --rounds 3
 """
 
 import os
@@ -118,9 +118,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", metavar="PATH", default="")
     options = parser.parse_args()
