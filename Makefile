@@ -91,7 +91,7 @@ golden: setup
 
 bench: setup
 	@mkdir -p build/bench
-	@set -e; for script in $(filter-out %smoke_gpu.py %chaos.py %long_run.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out %smoke_gpu.py %chaos.py %long_run.py %gate_trained.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json; done
 
 smoke-gpu: setup
