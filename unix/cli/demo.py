@@ -43,7 +43,7 @@ def demo(
     size = "long" if long else "smoke" if smoke else "normal"
     started = time.monotonic()
     work = work.absolute()
-    _claim(work, {"seed": seed, "size": size, "version": __version__})
+    continued = _claim(work, {"seed": seed, "size": size, "version": __version__})
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_RunFormatter())
         handler.addFilter(_of_interest)
@@ -72,6 +72,7 @@ def demo(
             generation=str(work / "evaluation" / "generation.json"),
             step_seconds=outcome.seconds,
             seconds=round(time.monotonic() - started, 1),
+            continued=continued,
             seed=seed,
             page=str(work / "report.html"),
         )
@@ -97,8 +98,8 @@ def _of_interest(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(("View at ", "Concurrency limits "))
 
 
-def _claim(work: Path, identity: dict[str, Any]) -> None:
-    """Take an empty or new folder, or one that the same demo was run in before.
+def _claim(work: Path, identity: dict[str, Any]) -> bool:
+    """Take an empty or new folder, or one that the same demo was run in before; whether it is such a one.
 
     Raises:
         ConfigError: it holds something else.
@@ -108,10 +109,11 @@ def _claim(work: Path, identity: dict[str, Any]) -> None:
         found, wanted = mark.read_text(encoding="utf-8").strip(), jsonlib.dumps(identity)
         if found != wanted:
             raise ConfigError(f"{work} holds another demo ({found}, not {wanted}): remove it, or give another --work")
-    elif work.is_dir() and any(not item.name.startswith(".") for item in work.iterdir()):
+        return True
+    if work.is_dir() and any(not item.name.startswith(".") for item in work.iterdir()):
         raise ConfigError(f"{work} is not empty and holds no demo: give another --work")
-    else:
-        write_atomically(mark, jsonlib.dumps(identity).encode())
+    write_atomically(mark, jsonlib.dumps(identity).encode())
+    return False
 
 
 def _forget_the_users_prefect(home: Path) -> None:

@@ -39,7 +39,9 @@ class DemoRun(Config):
     step_seconds: dict[str, float]
     """Wall-clock seconds of each step of the demo, in their order."""
     seconds: float
-    """Wall-clock seconds of the whole demo."""
+    """Wall-clock seconds of the whole demo, or of its last run."""
+    continued: bool = False
+    """Whether an earlier run of the demo did some of it, and the seconds are those of the last run alone."""
     seed: int
     page: str
     """Where to write the HTML report."""
@@ -145,11 +147,14 @@ def _taken(kind: type[Config], evaluation: EvaluationSummary) -> dict[str, float
 def _summary(store: Store, run: DemoRun, understanding: EvaluationSummary, generation: EvaluationSummary) -> str:
     studies = store.read("studies", ["study_id"]).height
     stages = f"{len(run.runs)} stage" + "s" * (len(run.runs) > 1)
+    minutes = f"{run.seconds / 60:.1f} minutes on this machine"
+    took = (
+        f"; the last run, which went on from an earlier one, took {minutes}" if run.continued else f", all in {minutes}"
+    )
     return (
         f"{studies:,} raw studies were ingested, cleaned, split and sharded; a tiny model was trained on them in "
         f"{stages}. Then it wrote reports for {understanding.n:,} test images and drew images of "
-        f"{generation.resolution} pixels for {generation.n:,} test prompts that it had never seen, all in "
-        f"{run.seconds / 60:.1f} minutes on this machine."
+        f"{generation.resolution} pixels for {generation.n:,} test prompts that it had never seen{took}."
     )
 
 

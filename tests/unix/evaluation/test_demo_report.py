@@ -79,6 +79,14 @@ def test_the_page_shows_the_run_and_is_the_same_again(demo: DemoRun) -> None:
     assert Path(demo.page).read_text(encoding="utf-8") == html
 
 
+def test_a_demo_that_went_on_does_not_claim_the_time_of_its_last_run_for_all(demo: DemoRun) -> None:
+    report_demo(demo)
+    assert "all in 0.1 minutes" in Path(demo.page).read_text(encoding="utf-8")
+    report_demo(demo.model_copy(update={"continued": True}))
+    html = Path(demo.page).read_text(encoding="utf-8")
+    assert "went on from an earlier one, took 0.1 minutes" in html and "all in" not in html
+
+
 def test_every_step_of_the_funnel_balances(demo: DemoRun) -> None:
     steps = funnel(Store(demo.store), demo.shards, ["generation-32"])
     assert [step.name for step in steps] == ["ingest", "clean", "splits", "splits", "shards"]
