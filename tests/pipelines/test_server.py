@@ -59,7 +59,9 @@ def test_it_is_gone_after_its_owner_was_killed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_leaves_it_to_its_owner_who_still_has_runs_to_end(tmp_path: Path) -> None:
     program = (
-        "import pathlib, sys, time; from pipelines.server import temporary_api\n"
+        "import pathlib, signal, sys, time; from pipelines.server import temporary_api\n"
+        # whoever started the tests in the background of a shell has it ignored from there on
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with temporary_api(pathlib.Path(sys.argv[1])) as url:\n"
         "    print(url, flush=True)\n"
         "    try: time.sleep(600)\n"
