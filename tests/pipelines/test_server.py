@@ -63,8 +63,7 @@ def test_ctrl_c_leaves_it_to_its_owner_who_still_has_runs_to_end(tmp_path: Path)
         # whoever started the tests in the background of a shell has it ignored from there on
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with temporary_api(pathlib.Path(sys.argv[1])) as url:\n"
-        "    print(url, flush=True)\n"
-        "    try: time.sleep(600)\n"
+        "    try: print(url, flush=True); time.sleep(600)\n"
         "    except KeyboardInterrupt: print('asked to stop', flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen(
