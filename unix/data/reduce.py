@@ -32,6 +32,8 @@ weights add up to less than 1.5 in absolute value, and 1.5 x 255 x 2**15 and 1.5
 """
 _ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 8, 16
 """Of the largest result, in one product: more waste multiplications by zero, fewer cost calls."""
+_BANDS_COPIED_AT_ONCE = 3
+"""Bands of rows brought into float32 together, which share boxes: more no longer fit a processor's own cache."""
 _SUMMED_AT_ONCE = 64
 
 
@@ -93,17 +95,20 @@ def _rows(picture: Decoded, sums: Sums, box: int, results: list[int]) -> list[np
     )
     columns = sums.shape[1]
     whole = [np.empty((rows, columns), dtype=np.float32) for rows in results]
-    strip = np.empty((max(band.weights.shape[1] for band in bands), columns), dtype=np.float32)
+    copied = [bands[at : at + _BANDS_COPIED_AT_ONCE] for at in range(0, len(bands), _BANDS_COPIED_AT_ONCE)]
+    strip = np.empty((max(each[-1].boxes.stop - each[0].boxes.start for each in copied), columns), dtype=np.float32)
     products = np.empty((max(len(band.weights) for band in bands), columns), dtype=np.float32)
-    for band in bands:
-        boxes = strip[: band.weights.shape[1]]
-        np.copyto(boxes, sums[band.boxes])
-        np.matmul(band.weights, boxes, out=products[: len(band.weights)])
-        begin = 0
-        for result, pixels in zip(whole, band.pixels, strict=True):
-            end = begin + pixels.stop - pixels.start
-            np.rint(products[begin:end], out=result[pixels])
-            begin = end
+    for together in copied:
+        top, bottom = together[0].boxes.start, together[-1].boxes.stop
+        np.copyto(strip[: bottom - top], sums[top:bottom])
+        for band in together:
+            boxes = strip[band.boxes.start - top : band.boxes.stop - top]
+            np.matmul(band.weights, boxes, out=products[: len(band.weights)])
+            begin = 0
+            for result, pixels in zip(whole, band.pixels, strict=True):
+                end = begin + pixels.stop - pixels.start
+                np.rint(products[begin:end], out=result[pixels])
+                begin = end
     return whole
 
 
