@@ -116,7 +116,10 @@ class Trial:
         return model
 
     def decide(self, name: str, checkpoint: str, champion: str) -> dict[str, Any]:
-        """The gate's decision about a candidate; afterwards the champion is champion again."""
+        """The gate's decision about a candidate, made once; afterwards the champion is champion again."""
+        kept = self.work / "decisions" / f"{name.replace(' ', '-')}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
         decision = self.models(
             "decide",
             checkpoint,
@@ -126,6 +129,8 @@ class Trial:
         )
         if decision["outcome"] == "promoted":
             decision["restored"] = self.models("rollback")["champion"] == champion
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(decision))
         return decision
 
 
