@@ -23,7 +23,7 @@ from unix.errors import ConfigError
 from unix.model import flow
 from unix.model.attention import DualLayer, KeyValue
 from unix.model.initialisation import initialise
-from unix.model.layers import RMSNorm, Rotary, TimeEmbedding, position_table
+from unix.model.layers import Linear, RMSNorm, Rotary, TimeEmbedding, position_table
 from unix.model.vision import Connector, Gelu, VisionConfig, VisionTower
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class DualBranch(nn.Module):
         self.layers = cast(Sequence[DualLayer], layers)
         self.understanding_norm = RMSNorm(width, decoder.norm_epsilon)
         self.generation_norm = RMSNorm(width, decoder.norm_epsilon)
-        self.head = nn.Linear(width, decoder.vocabulary_size, bias=False)
+        self.head = Linear(width, decoder.vocabulary_size, bias=False)
         self.time_embedding = TimeEmbedding(width)
         self.latent_in = nn.Linear(config.latent.channels, width)
         self.latent_out = nn.Linear(width, config.latent.channels)

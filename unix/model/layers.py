@@ -32,29 +32,46 @@ class RMSNorm(nn.Module):
         return (wide * scale).to(x.dtype) * self.weight
 
 
+class Linear(nn.Linear):
+    """`nn.Linear`, whose rows become columns where a CPU has only a few of them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]."""
+        if not eager_on_cpu(input) or input.numel() // self.in_features not in _AS_COLUMNS:
+            return super().forward(input)
+        out = (self.weight @ input.flatten(0, -2).T).T.contiguous()
+        return (out if self.bias is None else out + self.bias).unflatten(0, input.shape[:-1])
+
+
+_AS_COLUMNS = range(9, 64)
+"""Numbers of rows for which the product with the rows as columns takes a quarter (16 rows) to a half of the time; fewer
+take as long either way, and so do more."""
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), no biases."""
 
     def __init__(self, width: int, intermediate: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, intermediate, bias=False)
-        self.up = nn.Linear(width, intermediate, bias=False)
-        self.down = nn.Linear(intermediate, width, bias=False)
+        self.gate = Linear(width, intermediate, bias=False)
+        self.up = Linear(width, intermediate, bias=False)
+        self.down = Linear(intermediate, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        gate, up = self.gate(x), self.up(x)
-        gated = _GateInFewPasses.apply(gate, up) if eager_on_cpu(gate) else functional.silu(gate) * up
-        return self.down(gated)
+        if eager_on_cpu(x) and torch.is_grad_enabled():
+            return _SwiGLUInFewPasses.apply(x, self.gate.weight, self.up.weight, self.down.weight)  # pyright: ignore[reportReturnType]: untyped
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
 
 
 def eager_on_cpu(x: Tensor) -> bool:
-    """Whether `x` is float32 on a CPU and runs operation by operation; a compiler and a GPU have kernels of their own.
+    """Whether `x` is float32 on a CPU and stays so, and no compiler is at work; compilers and GPUs have their own kernels.
 
     Where so, the hand-written derivatives below are used: between matrix multiplications that run at full speed, what
     such a formula costs is its passes over memory, of which automatic differentiation makes more than twice as many.
     """
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    return plain and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 class _RMSNormInFewPasses(torch.autograd.Function):
@@ -77,21 +94,32 @@ class _RMSNormInFewPasses(torch.autograd.Function):
         return grad_x.add_((grad @ weight).unsqueeze(-1).mul_(scale).div_(x.shape[-1])), grad_weight, None
 
 
-class _GateInFewPasses(torch.autograd.Function):
-    """silu(gate) * up, with silu(gate) computed again in the backward pass rather than kept."""
+class _SwiGLUInFewPasses(torch.autograd.Function):
+    """SwiGLU that computes silu(gate) again in the backward pass rather than keep it, and there writes over its own."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+    def forward(ctx: Any, x: Tensor, gate_weight: Tensor, up_weight: Tensor, down_weight: Tensor) -> Tensor:
+        gate, up = x @ gate_weight.T, x @ up_weight.T
+        gated = functional.silu(gate).mul_(up)
+        ctx.save_for_backward(x, gate, up, gated, gate_weight, up_weight, down_weight)
+        return gated @ down_weight.T
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gate, up = ctx.saved_tensors
-        grad_gate = grad * up
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, gate, up, gated, gate_weight, up_weight, down_weight = ctx.saved_tensors
+        needs_x, needs_gate, needs_up, needs_down = ctx.needs_input_grad
+        rows, gate, up, gated, grad_rows = (each.flatten(0, -2) for each in (x, gate, up, gated, grad))
+        grad_gate = grad_rows @ down_weight
+        grad_up = functional.silu(gate).mul_(grad_gate)
+        grad_gate.mul_(up)
         torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
-        return grad_gate, functional.silu(gate).mul_(grad)
+        return (
+            (grad_gate @ gate_weight).addmm_(grad_up, up_weight).unflatten(0, grad.shape[:-1]) if needs_x else None,
+            grad_gate.T @ rows if needs_gate else None,
+            grad_up.T @ rows if needs_up else None,
+            grad_rows.T @ gated if needs_down else None,
+        )
 
 
 class TimeEmbedding(nn.Module):
@@ -118,7 +146,6 @@ class Rotary:
         """`position` [L] or [B, L]: any integers, since only differences matter; `width` is the head width D."""
         exponent = torch.arange(0, width, 2, device=position.device, dtype=torch.float32) / width
         angle = position.float()[..., None] * theta**-exponent
-        angle = torch.cat([angle, angle], dim=-1)
         if position.dim() == 2:
             angle = angle[:, None]
         self.cosine, self.sine = angle.cos(), angle.sin()
@@ -126,8 +153,9 @@ class Rotary:
     def __call__(self, x_BHLD: Tensor) -> Tensor:
         """Rotate queries or keys [B, H, L, D]."""
         low, high = x_BHLD.chunk(2, dim=-1)
-        turned = torch.cat([-high, low], dim=-1)
-        return x_BHLD * self.cosine.to(x_BHLD.dtype) + turned * self.sine.to(x_BHLD.dtype)
+        cosine, sine = self.cosine.to(x_BHLD.dtype), self.sine.to(x_BHLD.dtype)
+        turned = (torch.addcmul(low * cosine, high, sine, value=-1), torch.addcmul(high * cosine, low, sine))
+        return torch.cat(turned, dim=-1)
 
 
 @lru_cache(maxsize=32)
