@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, whose rows become columns where a CPU has only a few of them."""
+    """`nn.Linear`, which multiplies rows as columns where a CPU has only a few of them."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
@@ -44,8 +44,7 @@ class Linear(nn.Linear):
 
 
 _AS_COLUMNS = range(9, 64)
-"""Numbers of rows for which the product with the rows as columns takes a quarter (16 rows) to a half of the time; fewer
-take as long either way, and so do more."""
+"""Numbers of rows for which columns take a quarter (16 rows) to a half of the time; fewer or more gain nothing."""
 
 
 class SwiGLU(nn.Module):
@@ -65,7 +64,7 @@ class SwiGLU(nn.Module):
 
 
 def eager_on_cpu(x: Tensor) -> bool:
-    """Whether `x` is float32 on a CPU and stays so, and no compiler is at work; compilers and GPUs have their own kernels.
+    """Whether `x` is float32 on a CPU, stays so, and no compiler is at work; compilers and GPUs have their own kernels.
 
     Where so, the hand-written derivatives below are used: between matrix multiplications that run at full speed, what
     such a formula costs is its passes over memory, of which automatic differentiation makes more than twice as many.

@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional
 
-from unix.model.layers import RMSNorm, Rotary, SwiGLU, TimeEmbedding, position_table
+from unix.model.layers import Linear, RMSNorm, Rotary, SwiGLU, TimeEmbedding, position_table
 
 
 def test_rms_norm_follows_its_formula() -> None:
@@ -23,6 +24,38 @@ def test_rms_norm_computes_in_float32_and_keeps_the_dtype() -> None:
     out = norm(x)
     assert out.dtype == torch.bfloat16
     assert out.tolist() == [[1.0] * 8]
+
+
+@pytest.mark.parametrize("num_rows", [1, 9, 63, 64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_multiplies_any_number_of_rows(num_rows: int, bias: bool) -> None:
+    linear = Linear(6, 4, bias=bias)
+    x = torch.randn(1, num_rows, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = linear(x)
+    assert out.is_contiguous()  # whoever reshapes it into heads reads it row by row
+    leaves = (x, *linear.parameters())
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    expected = functional.linear(*wide)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
+    ours, theirs = torch.autograd.grad(out.square().sum(), leaves), torch.autograd.grad(expected.square().sum(), wide)
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left.double(), right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [("x",), ("x", "gate", "up", "down"), ("up",)])
+def test_swiglu_has_the_gradients_of_its_formula(trained: tuple[str, ...]) -> None:
+    mlp = SwiGLU(8, 12).requires_grad_(False)
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    leaves = {"x": x, "gate": mlp.gate.weight, "up": mlp.up.weight, "down": mlp.down.weight}
+    wide = {name: leaf.detach().double() for name, leaf in leaves.items()}
+    for name in trained:
+        leaves[name].requires_grad_()
+        wide[name].requires_grad_()
+    expected = (functional.silu(wide["x"] @ wide["gate"].T) * (wide["x"] @ wide["up"].T)) @ wide["down"].T
+    ours = torch.autograd.grad(mlp(x).square().sum(), [leaves[name] for name in trained])
+    theirs = torch.autograd.grad(expected.square().sum(), [wide[name] for name in trained])
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left.double(), right, rtol=1e-4, atol=1e-6)
 
 
 def test_swiglu_gates_with_silu() -> None:
