@@ -44,6 +44,7 @@ from unix.model.vision import VisionConfig
 from unix.training.host_memory import keep_freed_memory
 from unix.training.losses import generation_losses, understanding_losses
 from unix.training.objectives import train_only
+from unix.training.optim import OptimizerConfig, adamw
 
 GFLOP = {"1": 1424.0, "2": 395.0}
 """Of a step by formula, attention included."""
@@ -107,7 +108,7 @@ def build(stage: str, memory_case: str = "frozen") -> Callable[[], float]:
         model.latent_out.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
     names = {name for name, _ in (model.understanding_parameters() if stage == "1" else model.generation_parameters())}
     trained = train_only(model, names).values()
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.0, fused=True)
+    optimizer = adamw([list(trained)], OptimizerConfig(learning_rate=1e-4))
     if memory_case == "reference":
         model.requires_grad_(True)
     # the caption's way in must carry gradients for any to pass

@@ -7,8 +7,8 @@ Rotary positions: an image block shares one; text counts on by one. Only differe
 counted as position 0, and a caption before it has negative positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -134,8 +134,8 @@ class GenerationOutput:
 class CaptionPrefix:
     """Captions as the latents see them: each layer's keys and values, and which of them are real."""
 
-    layers: tuple[KeyValue, ...]
-    """Empty where no sample has a caption."""
+    layers: Iterable[KeyValue]
+    """In order; none where no sample has a caption."""
     visible_BL: Tensor | None
     """Boolean; None where every position is real."""
 
@@ -257,28 +257,43 @@ class DualBranch(nn.Module):
                 (captions, begin- and end-of-image tokens); values are the same either way.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_understanding):
-            prefix = self.caption_prefix(batch.caption_ids_BL, batch.caption_length_B)
+            prefix = self.passing_caption(batch.caption_ids_BL, batch.caption_length_B)
         noised = flow.interpolate(batch.latent_BChw, batch.noise_BChw, batch.time_B)
         return self.velocity(noised, batch.time_B, prefix, capture_layer, freeze_understanding)
 
     def caption_prefix(self, caption_ids_BL: Tensor, length_B: Tensor) -> CaptionPrefix:
-        """Run captions (with bos and eos, padded on the right) through the understanding branch."""
+        """Run captions (with bos and eos, padded on the right) through the understanding branch, to be seen again."""
+        prefix = self.passing_caption(caption_ids_BL, length_B)
+        return replace(prefix, layers=tuple(prefix.layers))
+
+    def passing_caption(self, caption_ids_BL: Tensor, length_B: Tensor) -> CaptionPrefix:
+        """The same, to be seen once: a layer's keys and values are made when asked for, and kept by nobody here."""
         longest = caption_ids_BL.shape[1]
         if longest == 0:
             return CaptionPrefix((), None)
         column = torch.arange(longest, device=caption_ids_BL.device)
         visible_BL = column < length_B[:, None]
-        rotary = self.rotary(column - length_B[:, None])
-        hidden = self.embedding(caption_ids_BL)
-        cache: list[KeyValue] = []
-        *others, last = self.layers
-        for layer in others:
-            hidden, kv = layer.read(hidden, 0, rotary, None)
-            cache.append(kv)
-        cache.append(last.remember(hidden, rotary))
+        layers = self.caption_layers(caption_ids_BL, column - length_B[:, None], torch.is_grad_enabled())
         # asking costs a synchronisation on an accelerator, more than the mask it saves
         complete = visible_BL.device.type == "cpu" and bool(visible_BL.all())
-        return CaptionPrefix(tuple(cache), None if complete else visible_BL)
+        return CaptionPrefix(layers, None if complete else visible_BL)
+
+    def caption_layers(self, caption_ids_BL: Tensor, position: Tensor, gradients: bool) -> Iterator[KeyValue]:
+        """Each layer's keys and values of captions at rotary positions [L] or [B, L], with or without `gradients`.
+
+        Whatever gradients the caller wants for its own work in between.
+        """
+        rotary = self.rotary(position)
+        *others, last = self.layers
+        with torch.set_grad_enabled(gradients):
+            hidden = self.embedding(caption_ids_BL)
+        for layer in others:
+            with torch.set_grad_enabled(gradients):
+                hidden, kv = layer.read(hidden, 0, rotary, None)
+            yield kv
+        with torch.set_grad_enabled(gradients):
+            kv = last.remember(hidden, rotary)
+        yield kv
 
     def velocity(
         self,
@@ -296,9 +311,9 @@ class DualBranch(nn.Module):
         mask = None
         if prefix.visible_BL is not None:
             mask = functional.pad(prefix.visible_BL, (0, 2 + rows * columns), value=True)[:, None, None]
-        captured = None
+        captured, captions = None, iter(prefix.layers)
         for index, layer in enumerate(self.layers):
-            caption = prefix.layers[index] if prefix.layers else None
+            caption = next(captions, None)
             last = index == len(self.layers) - 1
             edges, latents = self._run(layer.draw, edges, latents, caption, mask, freeze_understanding, last)
             if index + 1 == capture_layer:

@@ -143,14 +143,14 @@ def _prefix(model: DualBranch, caption_ids: Sequence[Sequence[int]], device: tor
 
 def _with_unconditional(prefix: CaptionPrefix) -> CaptionPrefix:
     """The same captions followed by as many samples that see none."""
-    if not prefix.layers:
-        return prefix
     layers = tuple(
         KeyValue(*(functional.pad(part, (0, 0) * 3 + (0, len(part))) for part in (kv.key, kv.value)))
         for kv in prefix.layers
     )
-    key = prefix.layers[0].key
+    if not layers:
+        return prefix
     visible = prefix.visible_BL
     if visible is None:
-        visible = torch.ones(len(key), key.shape[2], dtype=torch.bool, device=key.device)
+        key = layers[0].key
+        visible = torch.ones(len(key) // 2, key.shape[2], dtype=torch.bool, device=key.device)
     return CaptionPrefix(layers, torch.cat([visible, torch.zeros_like(visible)]))

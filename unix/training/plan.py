@@ -207,15 +207,9 @@ def _read(model: DualBranch, count: int, tokens: int) -> Tensor:
 
 def _draw(model: DualBranch, count: int, tokens: int, side: int, frozen: bool = True) -> Tensor:
     """The pass of stages 2 and 3 over full captions."""
-    with torch.set_grad_enabled(not frozen):
-        hidden = model.embedding(torch.zeros(count, tokens, dtype=torch.long))
-        rotary = model.rotary(torch.arange(-tokens, 0))
-        cache: list[Any] = []
-        for layer in model.layers:
-            hidden, kv = layer.read(hidden, 0, rotary, None)
-            cache.append(kv)
+    caption_ids = torch.zeros(count, tokens, dtype=torch.long)
+    prefix = CaptionPrefix(model.caption_layers(caption_ids, torch.arange(-tokens, 0), not frozen), None)
     latents = torch.zeros(count, model.config.latent.channels, side, side)
-    prefix = CaptionPrefix(tuple(cache), None)
     output = model.velocity(latents, torch.zeros(count), prefix, freeze_understanding=frozen)
     return generation_losses(output.velocity_BChw, latents, None, 0.0, float(count)).loss
 

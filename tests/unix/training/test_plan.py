@@ -87,11 +87,14 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 _MEASURE = """
 import re, sys, threading, torch
 from pathlib import Path
+from unix.training.host_memory import keep_freed_memory
 from unix.training.plan import _draw, _read
 from unix.training.objectives import train_only
+from unix.training.optim import OptimizerConfig, adamw
 from unix.training.stages import TrainConfig
 from unix.model.dual_branch import DualBranch
 torch.set_num_threads(1)
+keep_freed_memory()
 most_memory = 0  # in kB, without pages of files: the kernel may take those back at any time
 def watch(between=threading.Event()):
     global most_memory
@@ -105,7 +108,7 @@ def step(count):
     names = model.understanding_parameters() if config.stage == "stage1" else model.generation_parameters()
     train_only(model, {name for name, _ in names})
     trained = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(trained, fused=True)
+    optimizer = adamw([trained], OptimizerConfig(learning_rate=1e-4))
     loss = _read(model, count, 160) if config.stage == "stage1" else _draw(model, count, 160, 16)
     loss.backward()
     optimizer.step()
