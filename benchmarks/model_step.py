@@ -10,6 +10,9 @@ efficiency is (GFLOP of the step by formula) / (CPU seconds x the yardstick's GF
 machine the short yardstick suffers more than the step, which flatters the step; "best/best" sets the quickest step
 against the quickest yardstick, and errs the other way.
 
+What is no multiplication weighs more, the faster a machine multiplies. `MKL_ENABLE_INSTRUCTIONS=AVX2` holds an Intel
+processor with AVX-512 to the rate of one without, which is nearer to the machine whose bars these are (61 to 66).
+
 Memory is measured by a process of its own per case, as the high-water mark of the resident set over one step, less
 what was resident before the model was built: the stage 2 step with the understanding branch frozen, and the same step
 with gradients through that branch (its parameters still left alone, so this is the cost of the passing gradients

@@ -174,6 +174,18 @@ def test_a_frozen_understanding_branch_gets_no_gradient(model: DualBranch, gener
     assert all(float(value.abs().max()) > 0 for value in grads.values())
 
 
+def test_passing_captions_are_those_that_are_kept(model: DualBranch, generation_batch: GenerationBatch) -> None:
+    ids_BL, length_B = generation_batch.caption_ids_BL, generation_batch.caption_length_B
+    kept = model.caption_prefix(ids_BL, length_B)
+    with torch.no_grad():
+        passing = model.passing_caption(ids_BL, length_B)
+    for expected, kv in zip(kept.layers, passing.layers, strict=True):
+        assert torch.is_grad_enabled()  # for whoever draws between two of them
+        assert not kv.key.requires_grad
+        assert torch.equal(kv.key, expected.key)
+        assert torch.equal(kv.value, expected.value)
+
+
 def test_recomputed_layers_give_the_same_gradients(
     model: DualBranch, understanding_batch: UnderstandingBatch, generation_batch: GenerationBatch
 ) -> None:
