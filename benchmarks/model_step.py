@@ -13,7 +13,7 @@ against the quickest yardstick, and errs the other way.
 What is no multiplication weighs more, the faster a machine multiplies. `MKL_ENABLE_INSTRUCTIONS=AVX2` holds an Intel
 processor with AVX-512 to the rate of one without, which is nearer to the machine whose bars these are (61 to 66).
 
-Memory is measured by a process of its own per case, as the high-water mark of the resident set over one step, less
+Memory is measured by a process of its own per case, as the high-water mark of the resident set over two steps, less
 what was resident before the model was built: the stage 2 step with the understanding branch frozen, and the same step
 with gradients through that branch (its parameters still left alone, so this is the cost of the passing gradients
 alone; and, as the reference leaves them, with its parameters requiring gradients too).

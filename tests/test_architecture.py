@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for package in ("unix", "pipelines") for path in (REPOSITORY / package).rglob("*.py"))
 MOST_LINES = 450
 UNFINISHED = re.compile(r"\b(TODO|FIXME|HACK|raise NotImplementedError)\b")
-MACHINE_PATH = re.compile(r"[\"'(\s](/work/|/home/|/root/|/Users/|/mnt/|/data/)")
+MACHINE_PATH = re.compile(r"[\"'(\s]/(work|home|root|Users|mnt|data)/")
 VAGUE_NAMES = {"utils", "util", "helpers", "misc", "common", "manager"}
 
 
